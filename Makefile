@@ -1,0 +1,44 @@
+# The commands of daily work. Each is a script of deploy/local, loadtest or cargo; the settings of a system come from
+# deploy/local/env, and REGISTRAR_INSTANCE chooses the system (see the header of deploy/local/services).
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up down demo logs test check load-smoke audit prepare clean-data
+
+help:        ## list the targets
+	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+up:          ## install, build and start everything, then play a student's way
+	@deploy/local/up
+
+down:        ## stop the programs and the services; the data stays
+	@deploy/local/app down
+	@deploy/local/services down
+
+demo:        ## play a student's way again, on the running system
+	@deploy/local/demo
+
+logs:        ## the last lines of every log (follow them: deploy/local/app logs -f)
+	@deploy/local/services logs || true
+	@deploy/local/app logs
+
+test:        ## every test, on real services of their own (KEEP=1 leaves those running)
+	@deploy/local/test
+
+check:       ## format, lints, queries against the migrations, shell scripts
+	@deploy/local/check
+
+load-smoke:  ## a short k6 load with duplicates on the running system, then count its effects
+	@deploy/local/install k6
+	@K6="$$(deploy/local/install k6-path)" loadtest/smoke
+
+audit:       ## licences, bans and sources of the dependencies (cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	@cargo deny --config .deny.toml check bans licenses sources
+
+prepare:     ## write .sqlx anew, after a query or a migration has changed
+	@deploy/local/sqlx-check --prepare
+
+clean-data:  ## stop all instances of this checkout and throw their data away
+	@deploy/local/clean-data

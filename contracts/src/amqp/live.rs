@@ -1,0 +1,110 @@
+//! The live exchange: what was settled just now, for whoever waits, and which sessions were ended. Transient: a missed
+//! message costs a slow poll, never correctness.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::{
+    Connection, Consumer,
+    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{AmqpSettings, Backoff, ConnectError, open, topology};
+
+/// What happened, one message a batch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LiveMessage {
+    /// What was settled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<LiveOperation>,
+    /// Sessions that ended: their access tokens are void from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_sids: Vec<Uuid>,
+}
+
+/// One settled operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LiveOperation {
+    /// `operations.id`.
+    pub id: Uuid,
+    /// `succeeded`, `rejected` or `failed`.
+    pub state: String,
+    /// Who asked, where a user did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Uuid>,
+}
+
+/// Something that came, or the news that something may have been missed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LiveEvent {
+    /// A message.
+    Message(LiveMessage),
+    /// (Re)connected: what happened before this moment was not seen.
+    Connected,
+}
+
+/// Listens for ever on an exclusive queue of its own, through reconnects. The task ends when the receiver is dropped.
+pub fn subscribe(settings: AmqpSettings) -> mpsc::Receiver<LiveEvent> {
+    let (events, receiver) = mpsc::channel(1_024);
+    tokio::spawn(async move {
+        let mut backoff = Backoff::new(Duration::from_secs(2));
+        while !events.is_closed() {
+            match listen(&settings).await {
+                Ok((_connection, consumer)) => {
+                    backoff = Backoff::new(Duration::from_secs(2));
+                    forward(consumer, &events).await;
+                    tracing::warn!("the live connection broke");
+                }
+                Err(error) => tracing::warn!(%error, "cannot listen to the live exchange yet"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    });
+    receiver
+}
+
+async fn listen(settings: &AmqpSettings) -> Result<(Connection, Consumer), ConnectError> {
+    let connection = open(settings).await?;
+    let build = async {
+        let channel = connection.create_channel().await?;
+        topology::declare(&channel).await?;
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
+        let name = queue.name().clone();
+        channel
+            .queue_bind(name.clone(), topology::LIVE.into(), "".into(), QueueBindOptions::default(), FieldTable::default())
+            .await?;
+        let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..Default::default() };
+        channel.basic_consume(name, "live".into(), options, FieldTable::default()).await
+    };
+    let consumer = tokio::time::timeout(settings.connect_timeout, build)
+        .await
+        .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?
+        .map_err(ConnectError::Refused)?;
+    Ok((connection, consumer))
+}
+
+async fn forward(mut consumer: Consumer, events: &mpsc::Sender<LiveEvent>) {
+    if events.send(LiveEvent::Connected).await.is_err() {
+        return;
+    }
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = events.closed() => return,
+        };
+        let Some(Ok(delivery)) = delivery else { return };
+        match serde_json::from_slice(&delivery.data) {
+            Ok(message) => {
+                if events.send(LiveEvent::Message(message)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a live message that is none"),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The way to the broker: a supervised connection, a publisher that answers only when a message is durable, the
+//! topology, and the live exchange. Besides the worker runtime this is the only code that knows AMQP.
+//!
+//! Invariant: whoever is told `Ok` by [`Publisher`] holds a message that survives a broker crash.
+
+mod confirms;
+mod connection;
+mod lanes;
+pub mod live;
+mod publisher;
+pub mod topology;
+
+use std::time::Duration;
+
+pub use connection::{Backoff, ConnectError, open};
+pub use live::{LiveMessage, LiveOperation};
+pub use publisher::{PublishError, Publisher, Target};
+
+/// How to reach the broker and how much may be under way.
+#[derive(Clone)]
+pub struct AmqpSettings {
+    /// `amqp://user:password@host:port/vhost?heartbeat=10`.
+    pub url: String,
+    /// Shown in the management console.
+    pub connection_name: String,
+    /// How long a connection attempt may take.
+    pub connect_timeout: Duration,
+    /// How long a confirm may take before the outcome counts as unknown.
+    pub confirm_timeout: Duration,
+    /// Events waiting for a confirm at most; beyond it publishing is refused as overloaded.
+    pub in_flight_max: usize,
+    /// AMQP messages waiting for a confirm at most; events that come meanwhile gather into arrays.
+    pub window: usize,
+}
+
+impl AmqpSettings {
+    /// Settings for this broker, with defaults that suit one machine.
+    pub fn new(url: impl Into<String>, connection_name: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connection_name: connection_name.into(),
+            connect_timeout: Duration::from_secs(5),
+            confirm_timeout: Duration::from_secs(5),
+            in_flight_max: 16_384,
+            window: 8,
+        }
+    }
+}
+
+impl std::fmt::Debug for AmqpSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpSettings")
+            .field("url", &"[redacted]")
+            .field("connection_name", &self.connection_name)
+            .field("confirm_timeout", &self.confirm_timeout)
+            .field("in_flight_max", &self.in_flight_max)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! Exchanges and queues, derived from [`Queue::ALL`]. Declared by whoever connects, with the same arguments on RabbitMQ
+//! 3.10 and 4.x; everything that may change later belongs into policies, not here.
+//!
+//! A work queue dead-letters into its quarantine, the quarantine into `dead`, and a retry queue back into `commands`.
+
+use std::time::Duration;
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::Queue;
+
+/// Direct; the routing key is the queue.
+pub const COMMANDS: &str = "commands";
+/// Headers; the header `delay` picks the rung, the routing key stays the queue's.
+pub const RETRY: &str = "retry";
+/// Direct; quarantines and the queue `dead`.
+pub const DEAD: &str = "dead";
+/// Fanout; what was settled, for whoever waits.
+pub const LIVE: &str = "live";
+/// Fanout; the alternate exchange of `commands`, so that nothing is dropped for want of a route.
+pub const UNROUTABLE: &str = "unroutable";
+/// The header that picks the rung of the retry ladder.
+pub const DELAY_HEADER: &str = "delay";
+
+/// Deliveries of a work queue before the broker moves a message to quarantine. Every death of a consumer charges all
+/// that it held, so this only sorts out suspects; the quarantine finds the culprit.
+const DELIVERY_LIMIT: i64 = 5;
+/// Deliveries in quarantine, alone, before the broker calls an event the culprit.
+const QUARANTINE_DELIVERY_LIMIT: i64 = 2;
+/// `dead` must never drop; 4.x would default to 20.
+const DEAD_DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// The rungs of the retry ladder.
+pub const LADDER: [Rung; 4] = [
+    Rung { name: "5s", delay: Duration::from_secs(5) },
+    Rung { name: "30s", delay: Duration::from_secs(30) },
+    Rung { name: "5m", delay: Duration::from_secs(5 * 60) },
+    Rung { name: "30m", delay: Duration::from_secs(30 * 60) },
+];
+
+/// One rung: a queue in which an event waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// The queue is `retry.<name>`.
+    pub name: &'static str,
+    /// How long.
+    pub delay: Duration,
+}
+
+impl Rung {
+    /// The rung for the n-th retry (from 0); the last one repeats.
+    pub fn for_attempt(attempt: u16) -> Self {
+        LADDER[usize::from(attempt).min(LADDER.len() - 1)]
+    }
+
+    /// The queue's name.
+    pub fn queue(&self) -> String {
+        format!("retry.{}", self.name)
+    }
+}
+
+/// The queue in which a pool's suspects are tried alone.
+pub fn quarantine(queue: Queue) -> String {
+    format!("{}.quarantine", queue.name())
+}
+
+/// Every queue with a name that we declare, for tools and tests.
+pub fn queue_names() -> Vec<String> {
+    let mut names: Vec<String> = Queue::ALL.into_iter().map(|queue| queue.name().to_owned()).collect();
+    names.extend(Queue::ALL.into_iter().map(quarantine));
+    names.extend(LADDER.iter().map(Rung::queue));
+    names.extend([DEAD.to_owned(), UNROUTABLE.to_owned()]);
+    names
+}
+
+/// Declares everything; declaring again changes nothing.
+///
+/// # Errors
+/// Where a queue exists with other arguments, or the channel ends.
+pub async fn declare(channel: &Channel) -> lapin::Result<()> {
+    declare_exchanges(channel).await?;
+    for queue in Queue::ALL {
+        let quarantine = quarantine(queue);
+        declare_queue(channel, queue.name(), work_arguments(DELIVERY_LIMIT, DEAD, Some(&quarantine))).await?;
+        bind(channel, queue.name(), COMMANDS, queue.name(), FieldTable::default()).await?;
+        declare_queue(channel, &quarantine, work_arguments(QUARANTINE_DELIVERY_LIMIT, DEAD, Some(DEAD))).await?;
+        bind(channel, &quarantine, DEAD, &quarantine, FieldTable::default()).await?;
+    }
+    for rung in LADDER {
+        let mut arguments = work_arguments(DEAD_DELIVERY_LIMIT, COMMANDS, None);
+        let ttl_ms = i64::try_from(rung.delay.as_millis()).expect("a rung lasts minutes");
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl_ms));
+        declare_queue(channel, &rung.queue(), arguments).await?;
+        let mut matching = FieldTable::default();
+        matching.insert("x-match".into(), AMQPValue::LongString("all".into()));
+        matching.insert(DELAY_HEADER.into(), AMQPValue::LongString(rung.name.into()));
+        bind(channel, &rung.queue(), RETRY, "", matching).await?;
+    }
+    declare_queue(channel, DEAD, quorum(DEAD_DELIVERY_LIMIT)).await?;
+    bind(channel, DEAD, DEAD, DEAD, FieldTable::default()).await?;
+    declare_queue(channel, UNROUTABLE, quorum(DEAD_DELIVERY_LIMIT)).await?;
+    bind(channel, UNROUTABLE, UNROUTABLE, "", FieldTable::default()).await
+}
+
+async fn declare_exchanges(channel: &Channel) -> lapin::Result<()> {
+    let mut alternate = FieldTable::default();
+    alternate.insert("alternate-exchange".into(), AMQPValue::LongString(UNROUTABLE.into()));
+    for (name, kind, arguments) in [
+        (UNROUTABLE, ExchangeKind::Fanout, FieldTable::default()),
+        (COMMANDS, ExchangeKind::Direct, alternate.clone()),
+        (RETRY, ExchangeKind::Headers, alternate.clone()),
+        (DEAD, ExchangeKind::Direct, alternate),
+        (LIVE, ExchangeKind::Fanout, FieldTable::default()),
+    ] {
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel.exchange_declare(name.into(), kind, options, arguments).await?;
+    }
+    Ok(())
+}
+
+fn quorum(delivery_limit: i64) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(delivery_limit));
+    arguments
+}
+
+fn work_arguments(delivery_limit: i64, dead_letter_exchange: &str, routing_key: Option<&str>) -> FieldTable {
+    let mut arguments = quorum(delivery_limit);
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(dead_letter_exchange.into()));
+    if let Some(routing_key) = routing_key {
+        arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(routing_key.into()));
+    }
+    // Without reject-publish, at-least-once silently falls back to at-most-once.
+    arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    arguments
+}
+
+async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(name.into(), options, arguments).await.map(|_| ())
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str, arguments: FieldTable) -> lapin::Result<()> {
+    channel.queue_bind(queue.into(), exchange.into(), key.into(), QueueBindOptions::default(), arguments).await
+}

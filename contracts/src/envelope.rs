@@ -1,0 +1,214 @@
+//! The wire format: CloudEvents 1.0 in JSON, always inside a CloudEvents batch (`application/cloudevents-batch+json`):
+//! an array of 1 to 64 events, at most 256 KiB, all of one queue. Decoding borrows from the delivery.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{Command, Fingerprint, Principal, Queue, TraceParent};
+
+/// The content type of every message body.
+pub const CONTENT_TYPE: &str = "application/cloudevents-batch+json";
+/// Events in one message at most.
+pub const BATCH_EVENTS_MAX: usize = 64;
+/// Bytes in one message at most.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// One event as it travels. Extension names follow CloudEvents 1.0 §3.1 (lower-case letters and digits).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event<'a> {
+    /// Always `1.0`.
+    #[serde(borrow)]
+    pub specversion: Cow<'a, str>,
+    /// The operation's id; deduplication goes by it.
+    pub id: Uuid,
+    /// The command's `KIND`.
+    #[serde(rename = "type", borrow)]
+    pub kind: Cow<'a, str>,
+    /// Who made it: `/gateway`, `/workers/payments`, `/clock`.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+    /// The partition key.
+    #[serde(borrow)]
+    pub subject: Cow<'a, str>,
+    /// When the gateway accepted it (or the pool published it), UTC.
+    pub time: DateTime<Utc>,
+    /// W3C trace context (the CloudEvents distributed tracing extension).
+    pub traceparent: TraceParent,
+    /// Who asked.
+    pub principal: Principal,
+    /// Of the payload as it first came; kept through retry, edit and replay.
+    pub fingerprint: Fingerprint,
+    /// The command whose follow-up this is.
+    #[serde(rename = "parentid", default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Uuid>,
+    /// How often it was tried and put off before; 0 the first time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u16,
+    /// How often an operator replayed it from the dead letters. Only a replay may replace a `failed` operation.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replay: u16,
+    /// When it failed for the first time.
+    #[serde(rename = "firstfailedat", default, skip_serializing_if = "Option::is_none")]
+    pub first_failed_at: Option<DateTime<Utc>>,
+    /// The class of its last failure.
+    #[serde(rename = "errorclass", default, skip_serializing_if = "Option::is_none", borrow)]
+    pub error_class: Option<Cow<'a, str>>,
+    /// The text of its last failure.
+    #[serde(rename = "errortext", default, skip_serializing_if = "Option::is_none", borrow)]
+    pub error_text: Option<Cow<'a, str>>,
+    /// The command, not yet parsed.
+    #[serde(borrow)]
+    pub data: Cow<'a, RawValue>,
+}
+
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
+/// Why a message body, or one event of it, could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, not an array, or an element that is no CloudEvent of ours.
+    #[error("not a CloudEvents batch of ours: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Not `specversion` 1.0.
+    #[error("CloudEvents specversion `{0}` is not supported")]
+    Version(String),
+}
+
+impl<'a> Event<'a> {
+    /// Reads one event.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where it is no CloudEvents 1.0 event with our extensions.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let event: Event<'a> = serde_json::from_slice(bytes)?;
+        if event.specversion != "1.0" {
+            return Err(DecodeError::Version(event.specversion.into_owned()));
+        }
+        Ok(event)
+    }
+
+    /// Reads a message body: each element, or why that element cannot be read. Neighbours of a bad one are kept.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the body as a whole is no JSON array.
+    #[allow(clippy::type_complexity)]
+    pub fn decode_batch(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a RawValue, DecodeError)>>, DecodeError> {
+        let raw: Vec<&'a RawValue> = serde_json::from_slice(body)?;
+        Ok(raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(|error| (raw, error))).collect())
+    }
+
+    /// The event as JSON bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(512 + self.data.get().len());
+        serde_json::to_writer(&mut out, self).expect("an event holds only strings, numbers and valid raw JSON");
+        out.into()
+    }
+}
+
+/// One event on its way out: its queue and its bytes.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The operation's id.
+    pub id: Uuid,
+    /// Where it goes.
+    pub queue: Queue,
+    /// The command's `KIND`, for metrics.
+    pub kind: &'static str,
+    /// The encoded [`Event`].
+    pub bytes: Bytes,
+    /// Of the payload.
+    pub fingerprint: Fingerprint,
+}
+
+/// What an event needs besides its command.
+#[derive(Clone, Debug)]
+pub struct Origin<'a> {
+    /// Who made it: `/gateway`, `/workers/payments`, `/clock`.
+    pub source: &'a str,
+    /// Who asked.
+    pub principal: Principal,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// The trace it belongs to.
+    pub trace: TraceParent,
+    /// The command whose follow-up it is.
+    pub parent: Option<Uuid>,
+}
+
+/// A command, serialised once, that has no id yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The command's `KIND`.
+    pub kind: &'static str,
+    queue: Queue,
+    subject: String,
+    fingerprint: Fingerprint,
+    data: Box<RawValue>,
+}
+
+impl Draft {
+    /// Serialises a command.
+    pub fn new<C: Command>(command: &C) -> Self {
+        let data = serde_json::value::to_raw_value(command).expect("commands serialise: plain structs with string keys");
+        let fingerprint = Fingerprint::of(C::KIND, data.get().as_bytes());
+        Self { kind: C::KIND, queue: C::QUEUE, subject: command.partition_key(), fingerprint, data }
+    }
+
+    /// The event of this id.
+    pub fn event(&self, id: Uuid, origin: &Origin<'_>) -> NewEvent {
+        let event = Event {
+            specversion: "1.0".into(),
+            id,
+            kind: self.kind.into(),
+            source: origin.source.into(),
+            subject: self.subject.as_str().into(),
+            time: origin.accepted_at,
+            traceparent: origin.trace,
+            principal: origin.principal,
+            fingerprint: self.fingerprint,
+            parent: origin.parent,
+            attempt: 0,
+            replay: 0,
+            first_failed_at: None,
+            error_class: None,
+            error_text: None,
+            data: Cow::Borrowed(&self.data),
+        };
+        NewEvent {
+            id,
+            queue: self.queue,
+            kind: self.kind,
+            bytes: event.encode(),
+            fingerprint: self.fingerprint,
+        }
+    }
+}
+
+impl NewEvent {
+    /// Wraps a command. One serialisation of the data, one of the envelope.
+    pub fn new<C: Command>(id: Uuid, command: &C, origin: &Origin<'_>) -> Self {
+        Draft::new(command).event(id, origin)
+    }
+}
+
+/// Joins encoded events into one message body.
+pub fn join_batch<'a>(events: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Vec<u8> {
+    let size: usize = events.clone().map(|event| event.len() + 1).sum();
+    let mut body = Vec::with_capacity(size + 1);
+    body.push(b'[');
+    for (i, event) in events.enumerate() {
+        if i > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(event);
+    }
+    body.push(b']');
+    body
+}

@@ -1,0 +1,28 @@
+//! What the gateway and the workers agree on: messages, envelope, ids, problems and, with the feature `amqp`, the
+//! topology and the way to the broker. Nothing here knows HTTP or SQL.
+
+pub mod access_token;
+#[cfg(feature = "amqp")]
+pub mod amqp;
+pub mod catalog;
+pub mod command;
+pub mod envelope;
+pub mod fingerprint;
+pub mod ids;
+pub mod messages;
+pub mod outcome;
+pub mod principal;
+pub mod problem;
+pub mod schema;
+pub mod tokens;
+pub mod trace;
+pub mod validation;
+
+pub use catalog::CATALOG;
+pub use command::{Command, Queue};
+pub use envelope::{Event, NewEvent};
+pub use fingerprint::Fingerprint;
+pub use outcome::{Outcome, Verdict};
+pub use principal::{Principal, Role};
+pub use problem::{FieldError, Problem, ProblemType};
+pub use trace::TraceParent;

@@ -1,0 +1,74 @@
+//! `notification.create.v1`: a line in a user's inbox in the application. A leaf: its own unique key is its inbox.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::example_id;
+use crate::{
+    FieldError,
+    command::{Command, Queue},
+    validation::Checks,
+};
+
+/// Tells a user, or every active user of a role, something, once a dedupe key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CreateNotification {
+    /// Who is told.
+    pub to: NotificationTarget,
+    /// A stable word for the client's icon and link: `payment_approved`, …
+    #[serde(rename = "type")]
+    pub notification_type: String,
+    /// One line; at most 200 characters.
+    pub title: String,
+    /// At most 2,000 characters.
+    pub body: String,
+    /// What the client needs to link to the thing.
+    #[serde(default)]
+    pub data: Value,
+    /// Once a user and key, whatever is delivered how often.
+    pub dedupe_key: String,
+}
+
+/// Who is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationTarget {
+    /// One user.
+    User(Uuid),
+    /// Every active user of a role: how accountants hear of a suspicious reference.
+    Role(crate::Role),
+}
+
+impl Command for CreateNotification {
+    const KIND: &'static str = "notification.create.v1";
+    const QUEUE: Queue = Queue::Notifications;
+
+    fn partition_key(&self) -> String {
+        match self.to {
+            NotificationTarget::User(id) => id.to_string(),
+            NotificationTarget::Role(role) => role.to_string(),
+        }
+    }
+
+    fn validate(&self) -> Result<(), Vec<FieldError>> {
+        Checks::new()
+            .line("type", &self.notification_type, 50)
+            .line("title", &self.title, 200)
+            .optional_text("body", Some(&self.body), 2_000)
+            .line("dedupe_key", &self.dedupe_key, 200)
+            .finish()
+    }
+
+    fn example() -> Self {
+        Self {
+            to: NotificationTarget::User(example_id(3)),
+            notification_type: "payment_received".into(),
+            title: "We have your payment".into(),
+            body: "An accountant will look at it.".into(),
+            data: serde_json::json!({ "payment_id": example_id(4) }),
+            dedupe_key: format!("payment_received:{}", example_id(4)),
+        }
+    }
+}

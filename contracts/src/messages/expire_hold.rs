@@ -1,0 +1,39 @@
+//! `registration.expire_hold.v1`: the clock gives up a seat that was held long enough. It travels in `payments`, behind
+//! every payment that was accepted before the hold's end.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{example_id, example_time};
+use crate::{
+    FieldError,
+    command::{Command, Queue},
+};
+
+/// Expires one hold, unless it was renewed, paid or given up since.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExpireHold {
+    /// The registration.
+    pub registration_id: Uuid,
+    /// The end of the hold that is meant; a renewed hold has another and stays.
+    pub hold_expires_at: DateTime<Utc>,
+}
+
+impl Command for ExpireHold {
+    const KIND: &'static str = "registration.expire_hold.v1";
+    const QUEUE: Queue = Queue::Payments;
+
+    fn partition_key(&self) -> String {
+        self.registration_id.to_string()
+    }
+
+    fn validate(&self) -> Result<(), Vec<FieldError>> {
+        Ok(())
+    }
+
+    fn example() -> Self {
+        Self { registration_id: example_id(2), hold_expires_at: example_time() }
+    }
+}

@@ -1,0 +1,100 @@
+//! Which statements the code under test executed. sqlx tells each of them to `tracing`, in the task that executes it;
+//! the recorder listens on the test's own thread, so tests that run beside it do not disturb the count.
+
+use std::sync::{Arc, Mutex};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::{DefaultGuard, Interest},
+};
+
+/// Records statements, while it lives, on the thread that made it: use it in tests on a current-thread runtime, which
+/// is what `#[tokio::test]` gives.
+pub struct Statements {
+    texts: Arc<Mutex<Vec<String>>>,
+    _guard: DefaultGuard,
+}
+
+impl Statements {
+    /// Begins to listen.
+    pub fn record() -> Self {
+        let texts = Arc::default();
+        let guard = tracing::subscriber::set_default(Recorder {
+            texts: Arc::clone(&texts),
+        });
+        Self { texts, _guard: guard }
+    }
+
+    /// Every statement so far but COMMIT, ROLLBACK and savepoints, and forgets them.
+    pub fn take(&self) -> Vec<String> {
+        let texts = std::mem::take(&mut *self.texts.lock().expect("nobody panics with the lock held"));
+        texts.into_iter().filter(|text| !is_transaction_control(text)).collect()
+    }
+}
+
+fn is_transaction_control(statement: &str) -> bool {
+    let word = statement.split_whitespace().next().unwrap_or_default();
+    ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"]
+        .iter()
+        .any(|control| word.eq_ignore_ascii_case(control))
+}
+
+struct Recorder {
+    texts: Arc<Mutex<Vec<String>>>,
+}
+
+impl Subscriber for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "sqlx::query" && *metadata.level() <= Level::DEBUG
+    }
+
+    /// Asked each time: another thread's subscriber may want what this one does not.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut statement = Statement::default();
+        event.record(&mut statement);
+        let text = if statement.full.is_empty() {
+            statement.summary
+        } else {
+            statement.full
+        };
+        if !text.is_empty() {
+            self.texts.lock().expect("nobody panics with the lock held").push(text);
+        }
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[derive(Default)]
+struct Statement {
+    summary: String,
+    full: String,
+}
+
+impl Visit for Statement {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "summary" => self.summary = value.to_owned(),
+            "db.statement" => self.full = value.trim().to_owned(),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}

@@ -1,0 +1,136 @@
+//! The signed-in caller of a request. Whatever is wrong with a token, the answer is the same 401.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use contracts::{Principal, ProblemType, Role};
+use uuid::Uuid;
+
+use crate::{problem_response::ApiError, state::App};
+
+/// The bearer of a valid access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// `users.id`.
+    pub user_id: Uuid,
+    /// What the user may do.
+    pub role: Role,
+    /// The sign-in: `sessions.family_id`.
+    pub sid: Uuid,
+}
+
+impl Caller {
+    /// Goes on for these roles only.
+    ///
+    /// # Errors
+    /// 403 for any other role.
+    pub fn require(&self, roles: &[Role]) -> Result<(), ApiError> {
+        if roles.contains(&self.role) {
+            Ok(())
+        } else {
+            Err(ProblemType::Forbidden.into())
+        }
+    }
+
+    /// Whose rows may be listed: everybody's (`None`) for staff, one's own for others.
+    pub fn own_rows_only(&self) -> Option<Uuid> {
+        (!self.role.is_staff()).then_some(self.user_id)
+    }
+
+    /// As it travels in an event.
+    pub const fn principal(&self) -> Principal {
+        Principal::User {
+            id: self.user_id,
+            role: self.role,
+        }
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        MaybeCaller::from_request_parts(parts, app)
+            .await?
+            .0
+            .ok_or_else(|| ProblemType::Unauthenticated.into())
+    }
+}
+
+/// The caller, if one claims to be somebody: no token is fine, a bad token is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaybeCaller(pub Option<Caller>);
+
+impl MaybeCaller {
+    /// As it travels in an event.
+    pub fn principal(&self) -> Principal {
+        self.0.map_or(Principal::Anonymous, |caller| caller.principal())
+    }
+}
+
+impl FromRequestParts<App> for MaybeCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        let caller = bearer(&parts.headers).and_then(|token| app.auth.authenticate(token));
+        caller
+            .map(|caller| Self(Some(caller)))
+            .ok_or_else(|| ProblemType::Unauthenticated.into())
+    }
+}
+
+/// The token of the one `Authorization` header (RFC 6750 §2.1; the scheme's case does not matter, RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_start_matches(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values
+            .iter()
+            .map(|value| (header::AUTHORIZATION, value.parse().expect("a header value")))
+            .collect()
+    }
+
+    #[test]
+    fn one_bearer_token_is_read_and_nothing_else() {
+        assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Some("a.b.c"));
+        assert_eq!(bearer(&headers(&["bEARER  a.b.c"])), Some("a.b.c"));
+        for bad in [
+            &["Basic a.b.c"][..],
+            &["a.b.c"],
+            &["Bearer"],
+            &["Bearer a", "Bearer b"],
+            &[],
+        ] {
+            assert_eq!(bearer(&headers(bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn roles_are_required_by_name_and_staff_see_every_row() {
+        let caller = |role| Caller {
+            user_id: Uuid::max(),
+            role,
+            sid: Uuid::nil(),
+        };
+        assert!(caller(Role::Admin).require(&[Role::Accountant, Role::Admin]).is_ok());
+        assert!(caller(Role::Student).require(&[Role::Accountant, Role::Admin]).is_err());
+        assert_eq!(caller(Role::Accountant).own_rows_only(), None);
+        assert_eq!(caller(Role::Teacher).own_rows_only(), Some(Uuid::max()));
+    }
+}

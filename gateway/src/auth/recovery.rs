@@ -1,0 +1,246 @@
+//! Getting back in: `forgot` mails a link, `reset` sets a new password with it, `verify` proves an address. `forgot`
+//! answers the same, after the same time, whether the account exists or not.
+
+use std::time::Duration;
+
+use axum::{Json as Answer, extract::State, http::StatusCode};
+use contracts::{
+    Command, NewEvent, Principal,
+    envelope::Origin,
+    ids,
+    messages::{EmailTemplate, SendEmail},
+    validation::{is_email, normalise_email},
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{ClientIp, audit, mailed_tokens, passwords, revocations};
+use crate::{json_body::Json, problem_response::ApiResult, request, state::App};
+
+/// Longer than writing a row and publishing a mail usually takes.
+const FORGOT_TAKES: Duration = Duration::from_millis(150);
+/// Links mailed to one account within [`LINKS_WINDOW_SECS`], so that nobody's mailbox can be flooded.
+const LINKS_MAX: i64 = 3;
+const LINKS_WINDOW_SECS: f64 = 900.0;
+
+/// Which link is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Link {
+    /// To set a new password.
+    #[default]
+    Reset,
+    /// To sign in without one.
+    SignIn,
+}
+
+/// Who cannot get in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Forgot {
+    /// The address of the account.
+    #[schema(example = "asha.rao@example.org")]
+    email: String,
+    /// Which link to mail.
+    #[serde(default)]
+    link: Link,
+}
+
+/// Always the same.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Forgotten {
+    /// What to do now.
+    detail: &'static str,
+}
+
+/// A mailed token and the password to be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reset {
+    /// As it stands in the mailed link.
+    #[schema(value_type = String)]
+    token: SecretString,
+    /// At least 10 characters, at most 72 bytes.
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+}
+
+/// A mailed token.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verify {
+    /// As it stands in the mailed link.
+    #[schema(value_type = String)]
+    token: SecretString,
+}
+
+struct Addressee {
+    token_id: Uuid,
+    user_id: Uuid,
+    email: String,
+    full_name: Option<String>,
+    locale: Option<String>,
+}
+
+/// Mail me a link.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/forgot",
+    tag = "auth",
+    request_body = Forgot,
+    responses((status = 202, description = "The same whether there is such an account or not", body = Forgotten)),
+    security(())
+)]
+pub(super) async fn forgot(
+    State(app): State<App>,
+    ip: ClientIp,
+    Json(forgot): Json<Forgot>,
+) -> ApiResult<(StatusCode, Answer<Forgotten>)> {
+    app.auth.attempts.admit(ip)?;
+    let email = normalise_email(&forgot.email);
+    let mail = async {
+        if is_email(&email) {
+            mail_link(&app, &email, forgot.link).await
+        } else {
+            Ok(())
+        }
+    };
+    let (mailed, ()) = tokio::join!(mail, tokio::time::sleep(FORGOT_TAKES));
+    mailed?;
+    let detail = "If there is an account with this address, a link is on its way to it.";
+    Ok((StatusCode::ACCEPTED, Answer(Forgotten { detail })))
+}
+
+/// Set a new password.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/reset",
+    tag = "auth",
+    request_body = Reset,
+    responses((status = 204, description = "Set; every sign-in of the user is ended")),
+    security(())
+)]
+pub(super) async fn reset(State(app): State<App>, ip: ClientIp, Json(reset): Json<Reset>) -> ApiResult<StatusCode> {
+    app.auth.attempts.admit(ip)?;
+    passwords::check(&reset.password)?;
+    let mailed = mailed_tokens::find(&app, &reset.token, "reset").await?;
+    let hash = app.auth.passwords.hash(&reset.password).await?;
+    let mut tx = app.db.begin().await?;
+    mailed_tokens::spend(&mut tx, &mailed).await?;
+    sqlx::query!(
+        "UPDATE users SET password_hash = $2, failed_logins = 0, locked_until = NULL WHERE id = $1",
+        mailed.user.id,
+        hash
+    )
+    .execute(&mut *tx)
+    .await?;
+    let families = sqlx::query_scalar!(
+        "WITH alive AS (
+             SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id FOR UPDATE
+         )
+         UPDATE sessions SET revoked_at = now() FROM alive WHERE sessions.id = alive.id RETURNING sessions.family_id",
+        mailed.user.id
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let entry = audit::Entry {
+        actor: (mailed.user.id, mailed.user.role),
+        action: "auth.password_reset",
+        entity_type: "user",
+        entity_id: mailed.user.id,
+        ip,
+    };
+    audit::record(&mut tx, entry).await?;
+    tx.commit().await?;
+    revocations::announce(&app, families);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Prove an address.
+#[utoipa::path(
+    post,
+    path = "/v1/auth/verify",
+    tag = "auth",
+    request_body = Verify,
+    responses((status = 204, description = "The address is proven")),
+    security(())
+)]
+pub(super) async fn verify(State(app): State<App>, ip: ClientIp, Json(verify): Json<Verify>) -> ApiResult<StatusCode> {
+    app.auth.attempts.admit(ip)?;
+    let mailed = mailed_tokens::find(&app, &verify.token, "verify").await?;
+    let mut tx = app.db.begin().await?;
+    mailed_tokens::spend(&mut tx, &mailed).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn mail_link(app: &App, email: &str, link: Link) -> ApiResult<()> {
+    let settings = &app.auth.settings;
+    let (purpose, template, minutes) = match link {
+        Link::Reset => ("reset", EmailTemplate::PasswordReset, settings.reset_link_minutes),
+        Link::SignIn => ("magic_link", EmailTemplate::MagicLink, settings.magic_link_minutes),
+    };
+    let Some(addressee) = issue_token(app, email, purpose, minutes).await? else {
+        return Ok(());
+    };
+    let command = SendEmail {
+        to_email: addressee.email,
+        to_name: addressee.full_name.clone(),
+        user_id: Some(addressee.user_id),
+        template,
+        locale: addressee.locale.unwrap_or_else(|| "en".to_owned()),
+        context: serde_json::json!({ "name": addressee.full_name, "expires_minutes": minutes }),
+        token_id: Some(addressee.token_id),
+        attachment_file_id: None,
+        dedupe_key: format!("{}:{}", template.name(), addressee.token_id),
+    };
+    let origin = Origin {
+        source: "/gateway",
+        principal: Principal::System,
+        accepted_at: chrono::Utc::now(),
+        trace: request::trace().child(),
+        parent: None,
+    };
+    let id = ids::keyed_id("user_token", SendEmail::KIND, &addressee.token_id.to_string());
+    app.publisher.publish(NewEvent::new(id, &command, &origin)).await?;
+    Ok(())
+}
+
+/// Writes the token's row for a user who may sign in and was not mailed too often of late.
+async fn issue_token(app: &App, email: &str, purpose: &str, minutes: u32) -> sqlx::Result<Option<Addressee>> {
+    sqlx::query_as!(
+        Addressee,
+        r#"WITH addressee AS (
+               SELECT    users.id, users.email, user_profiles.full_name, user_profiles.locale
+               FROM      users
+               LEFT JOIN user_profiles ON user_profiles.user_id = users.id
+               WHERE     users.email = $1::text::citext AND users.deleted_at IS NULL AND users.status <> 'suspended'
+                 AND     (SELECT count(*)
+                          FROM   user_tokens
+                          WHERE  user_tokens.user_id = users.id
+                            AND  user_tokens.purpose = $3
+                            AND  user_tokens.created_at > now() - make_interval(secs => $5)) < $6
+           ), issued AS (
+               INSERT INTO user_tokens (id, user_id, purpose, expires_at)
+               SELECT $2, id, $3, now() + make_interval(mins => $4) FROM addressee
+               RETURNING id, user_id
+           )
+           SELECT issued.id AS token_id,
+                  issued.user_id,
+                  addressee.email::text AS "email!",
+                  addressee.full_name AS "full_name?",
+                  addressee.locale AS "locale?"
+           FROM   issued
+           JOIN   addressee ON addressee.id = issued.user_id"#,
+        email,
+        ids::new_id(),
+        purpose,
+        i32::try_from(minutes).unwrap_or(i32::MAX),
+        LINKS_WINDOW_SECS,
+        LINKS_MAX
+    )
+    .fetch_optional(&app.db)
+    .await
+}

@@ -1,0 +1,41 @@
+//! The program: reads the settings, serves until SIGTERM or SIGINT, and ends within the time that supervisors give.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use gateway::{config::Settings, gateway::Gateway, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The HTTP edge of Registrar. Settings come from a TOML file and from variables such as REGISTRAR__DATABASE__URL, which
+/// win; deploy/gateway.sample.toml shows all of them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Settings, as TOML.
+    #[arg(long, env = "REGISTRAR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Read and check the settings, then exit.
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let settings = Settings::load(arguments.config.as_deref())?;
+    if arguments.check_config {
+        println!("The settings hold together.");
+        return Ok(());
+    }
+    telemetry::start(&settings.log)?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let gateway = Gateway::start(settings).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    gateway.stop().await;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The broker is killed and restarted under load: callers are refused fast and honestly, and every 202 is settled once.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use contracts::Role;
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use testkit::{Sandbox, eventually, fixtures, fixtures::NewBatch};
+use uuid::Uuid;
+
+use crate::system::{System, token};
+
+const PAYMENTS: usize = 1_200;
+const INSTANCE: &str = "test-broker-restart";
+
+/// A broker of this test's own, through the scripts that start every other.
+struct OwnBroker;
+
+impl OwnBroker {
+    fn start() -> Self {
+        services(&["up", "rabbitmq"]);
+        Self
+    }
+
+    fn url(&self) -> String {
+        let output = script("env").output().expect("deploy/local/env runs");
+        let settings = String::from_utf8(output.stdout).expect("plain text");
+        let line = settings.lines().find_map(|line| line.strip_prefix("export AMQP_URL="));
+        line.expect("the instance is up").trim_matches(['\'', '"']).to_owned()
+    }
+
+    async fn kill_and_restart(&self) {
+        tokio::task::spawn_blocking(|| services(&["kill", "rabbitmq"])).await.expect("the script ran");
+        tokio::task::spawn_blocking(|| services(&["up", "rabbitmq"])).await.expect("the script ran");
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        services(&["down", "rabbitmq"]);
+    }
+}
+
+fn script(name: &str) -> Command {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(name);
+    let mut command = Command::new(path);
+    command.env("REGISTRAR_INSTANCE", INSTANCE).stdin(Stdio::null());
+    command
+}
+
+fn services(arguments: &[&str]) {
+    let output = script("services").args(arguments).output().expect("deploy/local/services runs");
+    assert!(output.status.success(), "services {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_202_is_settled_once_and_refusals_are_fast() {
+    let sandbox = Sandbox::new("broker_restart").await;
+    let broker = OwnBroker::start();
+    let batch = NewBatch::of(i32::try_from(PAYMENTS).expect("fits")).insert(&sandbox.db).await;
+    let students = fixtures::students(&sandbox.db, "payer", PAYMENTS).await;
+    let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
+    let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;
+    let system = System::with_broker(&sandbox, broker.url());
+    let mut gateway = system.gateway(&[]).await;
+    let mut workers = system.workers("payments,notifications").await;
+    let url = format!("{}/v1/payments", gateway.url);
+
+    let load = stream::iter(ids.iter().zip(&registrations).enumerate())
+        .map(|(number, (student, registration))| {
+            let (system, url) = (&system, &url);
+            let body = json!({
+                "registration_id": registration,
+                "method": "bank_transfer",
+                "transaction_id": format!("UTR-RESTART-{number:05}"),
+                "amount": batch.amount_due.to_string(),
+                "currency": batch.currency,
+            });
+            async move {
+                let token = token(*student, Role::Student);
+                system.post_until_accepted(url, Some(&token), &format!("key-{number}"), &body).await
+            }
+        })
+        .buffered(16)
+        .collect::<Vec<_>>();
+    let fault = async {
+        eventually("the load is under way", Duration::from_secs(30), || async { payments(&sandbox).await > 100 }).await;
+        broker.kill_and_restart().await;
+    };
+    let (accepted, ()) = tokio::join!(load, fault);
+
+    let refusals: Vec<_> = accepted.iter().flat_map(|accepted| &accepted.refusals).collect();
+    assert!(!refusals.is_empty(), "the fault was felt");
+    let slow = refusals.iter().filter(|(status, after)| *status == 503 && *after > Duration::from_secs(6)).count();
+    assert_eq!(slow, 0, "nobody hangs: {refusals:?}");
+    let quick = refusals.iter().filter(|(status, after)| *status == 503 && *after < Duration::from_secs(1)).count();
+    assert!(quick * 2 > refusals.len(), "once the broker is known to be away, 503 comes within a second");
+    eventually("every 202 is settled", Duration::from_secs(60), || async {
+        payments(&sandbox).await == i64::try_from(PAYMENTS).expect("fits")
+    })
+    .await;
+    every_operation_says_succeeded(&system, &gateway.url, &accepted, &ids).await;
+    assert!(workers.terminate().await.success());
+    assert!(gateway.process.terminate().await.success());
+    drop(system);
+    sandbox.close().await;
+}
+
+async fn payments(sandbox: &Sandbox) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM payments").fetch_one(&sandbox.db).await.expect("payments can be counted")
+}
+
+/// As the clients see it, each asking for its own.
+async fn every_operation_says_succeeded(
+    system: &System,
+    gateway: &str,
+    accepted: &[crate::system::Accepted],
+    students: &[Uuid],
+) {
+    for (accepted, student) in accepted.iter().zip(students) {
+        let url = format!("{gateway}/v1/operations/{}", accepted.operation);
+        let answer = system.http.get(&url).bearer_auth(token(*student, Role::Student)).send().await;
+        let answer: Value = answer.expect("the gateway answers").json().await.expect("an operation is JSON");
+        assert_eq!(answer["state"], "succeeded", "{answer}");
+    }
+}

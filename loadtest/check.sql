@@ -1,0 +1,86 @@
+-- What must hold once everything is settled: one row a rule, with how many rows break it. `answered` holds the
+-- operations that clients were answered 202 for; it is empty where loadtest/check was given no log.
+
+WITH seats AS (
+    SELECT batch_id,
+           count(*) FILTER (WHERE status IN ('seat_held', 'payment_submitted', 'confirmed')) AS taken,
+           count(*) FILTER (WHERE status = 'waitlisted') AS waiting
+      FROM student_registrations
+     GROUP BY batch_id
+), money AS (
+    SELECT registration_id, sum(amount - refunded) AS approved
+      FROM payments
+     WHERE status IN ('approved', 'refund_pending', 'refunded')
+     GROUP BY registration_id
+), series AS (
+    SELECT invoice_series.id, next_seq, count(seq) AS issued, coalesce(max(seq), 0) AS last
+      FROM invoice_series LEFT JOIN invoices ON series_id = invoice_series.id
+     GROUP BY invoice_series.id
+)
+SELECT 'no batch over its capacity' AS rule,
+       (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id
+         WHERE coalesce(taken, 0) > capacity OR coalesce(waiting, 0) > waitlist_capacity) AS broken
+UNION ALL
+SELECT 'seats_taken is the live holds and the confirmed',
+       (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id WHERE seats_taken <> coalesce(taken, 0))
+UNION ALL
+SELECT 'waitlist_taken is those who wait',
+       (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id WHERE waitlist_taken <> coalesce(waiting, 0))
+UNION ALL
+SELECT 'nobody waits while a seat is free',
+       (SELECT count(*) FROM batches JOIN seats ON batch_id = batches.id
+         WHERE taken < capacity AND waiting > 0 AND status = 'open')
+UNION ALL
+SELECT 'one active registration a student and batch',
+       (SELECT count(*) FROM (SELECT FROM student_registrations
+                               WHERE status NOT IN ('expired', 'cancelled', 'rejected')
+                               GROUP BY student_id, batch_id HAVING count(*) > 1) AS doubled)
+UNION ALL
+SELECT 'one enrollment a student and batch',
+       (SELECT count(*) FROM (SELECT FROM enrollments GROUP BY student_id, batch_id HAVING count(*) > 1) AS doubled)
+UNION ALL
+SELECT 'every confirmed registration is enrolled',
+       (SELECT count(*) FROM student_registrations AS r
+         WHERE status = 'confirmed'
+           AND NOT EXISTS (SELECT FROM enrollments AS e WHERE e.student_id = r.student_id AND e.batch_id = r.batch_id))
+UNION ALL
+SELECT 'no live reference twice',
+       (SELECT count(*) FROM (SELECT FROM payments WHERE status NOT IN ('rejected', 'cancelled')
+                               GROUP BY transaction_ref HAVING count(*) > 1) AS doubled)
+UNION ALL
+SELECT 'amount_paid is the sum of what was approved',
+       (SELECT count(*) FROM student_registrations AS r LEFT JOIN money ON registration_id = r.id
+         WHERE amount_paid <> coalesce(approved, 0))
+UNION ALL
+SELECT 'one invoice an approved payment',
+       (SELECT count(*) FROM payments AS p
+         WHERE (SELECT count(*) FROM invoices WHERE payment_id = p.id AND kind = 'invoice')
+               <> CASE WHEN status IN ('approved', 'refund_pending', 'refunded') THEN 1 ELSE 0 END)
+UNION ALL
+SELECT 'invoice numbers are contiguous',
+       (SELECT count(*) FROM series WHERE issued <> last OR next_seq <> last + 1)
+UNION ALL
+SELECT 'every invoice has its PDF', (SELECT count(*) FROM invoices WHERE pdf_file_id IS NULL)
+UNION ALL
+SELECT 'one audit row a decision',
+       (SELECT count(*) FROM payments AS p
+         WHERE reviewed_at IS NOT NULL
+           AND (SELECT count(*) FROM audit_logs
+                 WHERE entity_type = 'payment' AND entity_id = p.id AND action IN ('payment.approve', 'payment.reject')) <> 1)
+UNION ALL
+SELECT 'one mail a dedupe key',
+       (SELECT count(*) FROM (SELECT FROM email_logs GROUP BY dedupe_key HAVING count(*) > 1) AS doubled)
+UNION ALL
+SELECT 'every mail is sent', (SELECT count(*) FROM email_logs WHERE status NOT IN ('sent', 'suppressed'))
+UNION ALL
+SELECT 'every approved payment has its mail',
+       (SELECT count(*) FROM payments AS p JOIN invoices AS i ON i.payment_id = p.id AND i.kind = 'invoice'
+         WHERE NOT EXISTS (SELECT FROM email_logs WHERE template = 'payment_approved' AND user_id = p.student_id))
+UNION ALL
+SELECT 'every answered operation is settled',
+       (SELECT count(*) FROM answered LEFT JOIN operations USING (id) WHERE operations.id IS NULL)
+UNION ALL
+SELECT 'no answered operation failed',
+       (SELECT count(*) FROM answered JOIN operations USING (id) WHERE state = 'failed')
+UNION ALL
+SELECT 'no dead letter is parked', (SELECT count(*) FROM dead_letters WHERE state = 'parked');

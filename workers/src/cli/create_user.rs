@@ -1,0 +1,151 @@
+//! `workers create-user`: a user who can sign in with a password; how the first admin comes to be. The password comes
+//! from the terminal or standard input, never from the command line, where everybody on the machine could read it.
+
+use std::io::{BufRead, IsTerminal};
+
+use anyhow::{Context as _, bail, ensure};
+use contracts::{
+    Role, ids,
+    validation::{Checks, normalise_email},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{config::Settings, database};
+
+/// bcrypt reads no further.
+const PASSWORD_BYTES_MAX: usize = 72;
+/// As at the gateway.
+const PASSWORD_CHARS_MIN: usize = 10;
+const BCRYPT_COST: u32 = 12;
+
+/// Who.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Their address; no other user may have it.
+    #[arg(long)]
+    pub email: String,
+
+    /// student, teacher, accountant or admin.
+    #[arg(long)]
+    pub role: Role,
+
+    /// Their name.
+    #[arg(long)]
+    pub full_name: String,
+
+    /// Read the password from standard input, up to its first line break, instead of asking for it.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// Creates the user, the profile and the audit row.
+///
+/// # Errors
+/// A field that is not acceptable, an address that is taken, or a role of the database that may not do it.
+pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+    let email = normalise_email(&args.email);
+    check(&email, &args.full_name)?;
+    let password = read_password(args.password_stdin)?;
+    let hash = hash_password(&password, BCRYPT_COST)?;
+    let database = database::pool(&settings.database, "workers create-user").context("database.url")?;
+    let id = ids::new_id();
+    let written = sqlx::query!(
+        r#"
+        WITH created AS (
+            INSERT INTO users (id, email, password_hash, role, status, email_verified_at)
+            VALUES ($1, $2::text::citext, $3, $4, 'active', now())
+                ON CONFLICT (email) WHERE deleted_at IS NULL DO NOTHING
+            RETURNING id
+        ), profile AS (
+            INSERT INTO user_profiles (id, user_id, full_name)
+            SELECT $5, id, $6 FROM created
+        )
+        INSERT INTO audit_logs (id, action, entity_type, entity_id, after)
+        SELECT $7, 'user.create', 'user', id, jsonb_build_object('email', $2::text, 'role', $4::text, 'by', 'command line')
+          FROM created
+        "#,
+        id,
+        email,
+        hash,
+        args.role.name(),
+        ids::new_id(),
+        args.full_name.trim(),
+        ids::new_id(),
+    )
+    .execute(&database)
+    .await
+    .context("the user could not be created; database.url must be the owner's")?
+    .rows_affected();
+    ensure!(written == 1, "{email} is taken by another user");
+    println!("created {} {email} with id {id}", args.role);
+    Ok(())
+}
+
+/// bcrypt of a password that may become one.
+///
+/// # Errors
+/// Where it is too short, or longer than bcrypt reads: it is refused, never truncated.
+pub(super) fn hash_password(password: &SecretString, cost: u32) -> anyhow::Result<String> {
+    let text = password.expose_secret();
+    ensure!(
+        text.chars().count() >= PASSWORD_CHARS_MIN,
+        "the password is too short; it must have at least {PASSWORD_CHARS_MIN} characters"
+    );
+    ensure!(
+        text.len() <= PASSWORD_BYTES_MAX,
+        "the password has {} bytes in UTF-8; bcrypt reads only {PASSWORD_BYTES_MAX}, so choose one that is no longer",
+        text.len()
+    );
+    ensure!(!text.contains('\0'), "the password must not contain NUL");
+    bcrypt::hash(text, cost).context("bcrypt refused the password or the cost (4 to 31)")
+}
+
+fn check(email: &str, full_name: &str) -> anyhow::Result<()> {
+    Checks::new()
+        .email("--email", email)
+        .line("--full-name", full_name, 200)
+        .finish()
+        .map_err(|errors| {
+            let lines: Vec<_> = errors
+                .iter()
+                .map(|error| format!("{} {}", error.field, error.message))
+                .collect();
+            anyhow::anyhow!(lines.join("\n"))
+        })
+}
+
+fn read_password(from_stdin: bool) -> anyhow::Result<SecretString> {
+    if from_stdin {
+        let mut line = String::new();
+        std::io::stdin()
+            .lock()
+            .read_line(&mut line)
+            .context("the password could not be read from standard input")?;
+        return Ok(line.trim_end_matches(['\n', '\r']).into());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("standard input is no terminal to ask for the password at; use --password-stdin");
+    }
+    let first = rpassword::prompt_password("Password: ")?;
+    ensure!(
+        first == rpassword::prompt_password("Once more: ")?,
+        "the two passwords differ"
+    );
+    Ok(first.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_bcrypt_would_truncate_is_refused() {
+        let refusal = hash_password(&"p".repeat(73).into(), 4).expect_err("73 bytes");
+        assert!(refusal.to_string().contains("72"), "{refusal}");
+        // 25 characters, 75 bytes: characters are not what counts.
+        assert!(hash_password(&"€".repeat(25).into(), 4).is_err());
+        assert!(hash_password(&"short".into(), 4).is_err());
+        let hash = hash_password(&"p".repeat(72).into(), 4).expect("72 bytes fit");
+        assert!(bcrypt::verify("p".repeat(72), &hash).expect("a hash"));
+    }
+}

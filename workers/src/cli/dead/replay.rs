@@ -1,0 +1,229 @@
+//! `workers dead replay`: the same event again, under the same id and fingerprint, so that it settles the operation
+//! that failed and nothing else. A letter counts as replayed only once the broker has confirmed its event; a crash in
+//! between leaves it parked, and the event that is published twice is one event to its inbox.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use contracts::{
+    Event, Queue,
+    amqp::{AmqpSettings, Publisher, Target},
+    catalog::Kind,
+};
+use secrecy::ExposeSecret;
+use serde_json::value::RawValue;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::selection::{self, Decision, Selection};
+use crate::config::Settings;
+
+/// How long to wait for the broker before anything is begun.
+const BROKER_WAIT: Duration = Duration::from_secs(10);
+
+/// Which, and how.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Only say what would be replayed.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Events a second at most.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+
+    /// Replace the command's data by the JSON in this file; for one letter only. Id and fingerprint stay.
+    #[arg(long, value_name = "FILE", conflicts_with = "cohort")]
+    edit: Option<PathBuf>,
+}
+
+/// Replays them, oldest first.
+pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> anyhow::Result<()> {
+    let edit = args.edit.as_deref().map(read_edit).transpose()?;
+    ensure!(
+        edit.is_none() || args.selection.ids.len() == 1,
+        "--edit is for exactly one dead letter"
+    );
+    let ids = args.selection.freeze(database).await?;
+    if args.dry_run {
+        return dry_run(&ids, edit.as_deref(), database).await;
+    }
+    args.selection.confirm("replay", ids.len())?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let publisher = Publisher::start(AmqpSettings::new(
+        settings.amqp.url.expose_secret(),
+        "workers dead replay",
+    ));
+    ensure!(
+        publisher.wait_ready(BROKER_WAIT).await,
+        "the broker cannot be reached or takes nothing; nothing was replayed"
+    );
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);
+    let mut skipped = 0_usize;
+    for id in &ids {
+        pace.tick().await;
+        match replay(*id, args, edit.as_deref(), database, &publisher).await? {
+            Ok(()) => println!("{id} replayed"),
+            Err(why) => {
+                skipped += 1;
+                println!("{id} skipped: {why}");
+            }
+        }
+    }
+    println!("{} replayed, {skipped} skipped", ids.len() - skipped);
+    ensure!(
+        skipped == 0,
+        "{skipped} dead letters were not replayed; the lines above say why"
+    );
+    Ok(())
+}
+
+async fn dry_run(ids: &[Uuid], edit: Option<&RawValue>, database: &PgPool) -> anyhow::Result<()> {
+    for id in ids {
+        let mut tx = database.begin().await?;
+        match selection::lock(&mut tx, *id).await? {
+            None => println!("{id} would be skipped: somebody else has decided on it"),
+            Some(parked) => match revive(&parked.event, edit) {
+                Ok(revived) => println!("{id} would go to {}", revived.queue.name()),
+                Err(why) => println!("{id} would be skipped: {why}"),
+            },
+        }
+    }
+    println!("{} dead letters; nothing was done (--dry-run)", ids.len());
+    Ok(())
+}
+
+/// One letter; the inner error is why it was passed over.
+async fn replay(
+    id: Uuid,
+    args: &Args,
+    edit: Option<&RawValue>,
+    database: &PgPool,
+    publisher: &Publisher,
+) -> anyhow::Result<Result<(), String>> {
+    let mut tx = database.begin().await?;
+    let Some(parked) = selection::lock(&mut tx, id).await? else {
+        return Ok(Err("somebody else has decided on it".to_owned()));
+    };
+    let revived = match revive(&parked.event, edit) {
+        Ok(revived) => revived,
+        Err(why) => return Ok(Err(why)),
+    };
+    publisher
+        .publish_to([(Target::Command(revived.queue), revived.bytes.clone())])
+        .await
+        .with_context(|| {
+            format!("{id} and what comes after it is not replayed; the same command goes on from there")
+        })?;
+    let decision = Decision {
+        state: "replayed",
+        action: "dead_letter.replay",
+        decided_by: &args.selection.decided_by,
+        reason: None,
+        edited_event: edit.is_some().then_some(revived.bytes.as_ref()),
+    };
+    selection::decide(&mut tx, id, &parked, &decision).await?;
+    tx.commit().await?;
+    Ok(Ok(()))
+}
+
+#[derive(Debug)]
+struct Revived {
+    queue: Queue,
+    bytes: Bytes,
+}
+
+/// The event as it is to be published: tried anew, without its failure, one replay further.
+fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<Revived, String> {
+    let mut event = Event::decode(event).map_err(|error| format!("it cannot be read, so only discarded: {error}"))?;
+    let kind = Kind::named(&event.kind).ok_or_else(|| format!("this program does not know the kind {}", event.kind))?;
+    if let Some(edit) = edit {
+        (kind.check)(edit.get().as_bytes()).map_err(|why| format!("the edited data is no {}: {why}", kind.name))?;
+        event.data = std::borrow::Cow::Borrowed(edit);
+    }
+    event.attempt = 0;
+    event.replay = event.replay.saturating_add(1);
+    event.first_failed_at = None;
+    event.error_class = None;
+    event.error_text = None;
+    Ok(Revived {
+        queue: kind.queue,
+        bytes: event.encode(),
+    })
+}
+
+fn read_edit(path: &std::path::Path) -> anyhow::Result<Box<RawValue>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("--edit {}", path.display()))?;
+    match serde_json::from_str(&text) {
+        Ok(data) => Ok(data),
+        Err(error) => bail!("--edit {}: no JSON: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::{Command, NewEvent, Principal, TraceParent, envelope::Origin, messages::SubmitPayment};
+
+    use super::*;
+
+    fn parked() -> (NewEvent, Bytes) {
+        let origin = Origin {
+            source: "/gateway",
+            principal: Principal::Anonymous,
+            accepted_at: chrono::Utc::now(),
+            trace: TraceParent::new(),
+            parent: None,
+        };
+        let fresh = NewEvent::new(contracts::ids::new_id(), &SubmitPayment::example(), &origin);
+        let mut event = Event::decode(&fresh.bytes).expect("just encoded");
+        event.attempt = 8;
+        event.replay = 1;
+        event.error_class = Some("data".into());
+        event.error_text = Some("boom".into());
+        event.first_failed_at = Some(chrono::Utc::now());
+        let bytes = event.encode();
+        (fresh, bytes)
+    }
+
+    #[test]
+    fn a_replay_is_the_same_event_tried_anew() {
+        let (fresh, parked) = parked();
+        let revived = revive(&parked, None).expect("it can be read");
+        assert_eq!(revived.queue, Queue::Payments);
+        let event = Event::decode(&revived.bytes).expect("encoded");
+        assert_eq!((event.id, event.fingerprint), (fresh.id, fresh.fingerprint));
+        assert_eq!((event.attempt, event.replay), (0, 2));
+        assert!(event.error_class.is_none() && event.error_text.is_none() && event.first_failed_at.is_none());
+    }
+
+    #[test]
+    fn an_edit_replaces_the_data_and_keeps_id_and_fingerprint() {
+        let (fresh, parked) = parked();
+        let other = SubmitPayment {
+            currency: "EUR".into(),
+            ..SubmitPayment::example()
+        };
+        let edit = serde_json::value::to_raw_value(&other).expect("serialises");
+        let revived = revive(&parked, Some(&edit)).expect("valid data");
+        let event = Event::decode(&revived.bytes).expect("encoded");
+        assert_eq!((event.id, event.fingerprint), (fresh.id, fresh.fingerprint));
+        assert_eq!(event.data.get(), edit.get());
+        let bad: Box<RawValue> = serde_json::from_str(r#"{"amount":"-1"}"#).expect("JSON");
+        assert!(revive(&parked, Some(&bad)).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_cannot_be_replayed() {
+        assert!(
+            revive(b"{\"half\":", None)
+                .expect_err("no event")
+                .contains("only discarded")
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! Which dead letters are meant: some by id, or a cohort by filter. A cohort is frozen when the command begins: what
+//! dies meanwhile, perhaps of the replay itself, is not in it.
+
+use anyhow::{bail, ensure};
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// What the letters have in common.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Filter {
+    /// Only of this pool.
+    #[arg(long)]
+    pub pool: Option<String>,
+
+    /// Only of this kind: `payment.submit.v1`.
+    #[arg(long)]
+    pub kind: Option<String>,
+
+    /// Only of this error class: `poison`, `data`, `process_death`, …
+    #[arg(long)]
+    pub class: Option<String>,
+}
+
+/// The letters that an act is meant for; only parked ones.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Their ids, as listed.
+    #[arg(value_name = "ID", required_unless_present = "cohort", conflicts_with = "cohort")]
+    pub ids: Vec<Uuid>,
+
+    /// All that are parked and pass the filters.
+    #[arg(long)]
+    pub cohort: bool,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    /// Do it; without it an act on more than one only says how many there are.
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Your name, for the row and the audit log.
+    #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "operator")]
+    pub decided_by: String,
+}
+
+impl Selection {
+    /// The ids that are meant, oldest first, now and for the rest of the command.
+    pub(super) async fn freeze(&self, database: &PgPool) -> anyhow::Result<Vec<Uuid>> {
+        let ids = sqlx::query_scalar!(
+            r#"
+            SELECT id
+              FROM dead_letters
+             WHERE state = 'parked'
+               AND CASE WHEN $1 THEN ($2::text IS NULL OR pool = $2)
+                                 AND ($3::text IS NULL OR kind = $3)
+                                 AND ($4::text IS NULL OR error_class = $4)
+                        ELSE id = ANY($5) END
+             ORDER BY id
+            "#,
+            self.cohort,
+            self.filter.pool,
+            self.filter.kind,
+            self.filter.class,
+            &self.ids,
+        )
+        .fetch_all(database)
+        .await?;
+        if let Some(absent) = self.ids.iter().find(|id| !ids.contains(id)) {
+            bail!("{absent} is no parked dead letter: it does not exist, or somebody has decided on it already");
+        }
+        Ok(ids)
+    }
+
+    /// Says how many are meant, and wants `--yes` where that is more than one.
+    pub(super) fn confirm(&self, act: &str, count: usize) -> anyhow::Result<()> {
+        println!(
+            "{count} dead {} to {act}",
+            if count == 1 { "letter" } else { "letters" }
+        );
+        ensure!(
+            count < 2 || self.yes,
+            "nothing was done; repeat the command with --yes to {act} all {count}"
+        );
+        Ok(())
+    }
+}
+
+/// A parked letter, locked until the transaction ends, so that two people cannot decide on it at once.
+pub(super) struct Parked {
+    pub event: Vec<u8>,
+    pub operation_id: Option<Uuid>,
+}
+
+/// Locks a letter; `None` where somebody else has decided on it, or is about to.
+pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Parked>> {
+    sqlx::query_as!(
+        Parked,
+        "SELECT event, operation_id FROM dead_letters WHERE id = $1 AND state = 'parked' FOR UPDATE SKIP LOCKED",
+        id
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// What was decided on a letter.
+pub(super) struct Decision<'a> {
+    /// `replayed` or `discarded`.
+    pub state: &'static str,
+    /// The audit log's word for it.
+    pub action: &'static str,
+    pub decided_by: &'a str,
+    pub reason: Option<&'a str>,
+    /// What was replayed, where it is not what was parked.
+    pub edited_event: Option<&'a [u8]>,
+}
+
+/// Writes the decision and its audit row.
+pub(super) async fn decide(
+    tx: &mut PgConnection,
+    id: Uuid,
+    parked: &Parked,
+    decision: &Decision<'_>,
+) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(
+        r#"
+        WITH decided AS (
+            UPDATE dead_letters
+               SET state = $2, decided_by = $3, decided_at = now(), edited_event = $4
+             WHERE id = $1
+            RETURNING id, operation_id, decided_at
+        ), audited AS (
+            INSERT INTO audit_logs (id, action, entity_type, entity_id, before, after, operation_id)
+            SELECT $5, $6, 'dead_letter', id, '{"state": "parked"}',
+                   jsonb_build_object('state', $2::text, 'by', $3::text, 'reason', $7::text, 'edited', $4::bytea IS NOT NULL),
+                   $8
+              FROM decided
+        )
+        SELECT decided_at AS "decided_at!" FROM decided
+        "#,
+        id,
+        decision.state,
+        decision.decided_by,
+        decision.edited_event,
+        contracts::ids::new_id(),
+        decision.action,
+        decision.reason,
+        parked.operation_id,
+    )
+    .fetch_one(tx)
+    .await
+}

@@ -1,0 +1,138 @@
+//! What a load test starts from: wide batches, and students whose seats are held, so that payments can begin at once.
+//! The counters of the batches are kept as the platform keeps them, so that the checker may count them.
+
+use anyhow::ensure;
+use contracts::ids;
+use rust_decimal::Decimal;
+use serde::Serialize;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{BASE_FEE, RUST_COURSE, TAX_RATE};
+
+/// Rows a statement, so that none runs into the statement timeout.
+const CHUNK: usize = 2_000;
+
+/// How much of it.
+pub(super) struct Wish {
+    pub students: i32,
+    pub batches: i32,
+    pub seats: Option<i32>,
+}
+
+#[derive(Clone, Serialize)]
+struct Student {
+    student_id: Uuid,
+    registration_id: Uuid,
+    batch_id: Uuid,
+    email: String,
+    amount_due: Decimal,
+    currency: String,
+}
+
+/// Makes them and prints a JSON object a student.
+pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
+    let students_each = (wish.students - 1) / wish.batches + 1;
+    let seats = wish.seats.unwrap_or(students_each * 2);
+    ensure!(
+        seats >= students_each,
+        "--seats {seats} is too few for the {students_each} students of each batch"
+    );
+    let currency = sqlx::query_scalar!("SELECT currency FROM courses WHERE id = $1", RUST_COURSE)
+        .fetch_one(database)
+        .await?;
+    let batches = batches(database, wish.batches, seats).await?;
+    let amount_due = BASE_FEE + BASE_FEE * TAX_RATE / Decimal::ONE_HUNDRED;
+    let students: Vec<Student> = batches
+        .iter()
+        .cycle()
+        .zip(0..wish.students)
+        .map(|(batch_id, _)| {
+            let student_id = ids::new_id();
+            Student {
+                student_id,
+                registration_id: ids::new_id(),
+                batch_id: *batch_id,
+                email: format!("student-{}@load.example.org", student_id.simple()),
+                amount_due: amount_due.round_dp(2),
+                currency: currency.clone(),
+            }
+        })
+        .collect();
+    for chunk in students.chunks(CHUNK) {
+        hold_seats(database, chunk).await?;
+        let lines = chunk.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        println!("{}", lines.join("\n"));
+    }
+    Ok(())
+}
+
+async fn batches(database: &PgPool, count: i32, seats: i32) -> sqlx::Result<Vec<Uuid>> {
+    let batches: Vec<Uuid> = (0..count).map(|_| ids::new_id()).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO batches (id, course_id, code, name, mode, capacity, waitlist_capacity, start_date, end_date, opens_at,
+                             closes_at, confirm_minutes, hold_minutes, fee, status)
+        SELECT id, $2, 'LOAD-' || id, 'Load test', 'online', $3, 1000, current_date + 30, current_date + 120,
+               now() - interval '1 minute', now() + interval '7 days', 60, 1440, $4, 'open'
+          FROM UNNEST($1::uuid[]) AS wanted (id)
+        "#,
+        &batches,
+        RUST_COURSE,
+        seats,
+        BASE_FEE,
+    )
+    .execute(database)
+    .await?;
+    Ok(batches)
+}
+
+async fn hold_seats(database: &PgPool, students: &[Student]) -> sqlx::Result<()> {
+    let operations: Vec<Uuid> = students.iter().map(|_| ids::new_id()).collect();
+    let student_ids: Vec<Uuid> = students.iter().map(|student| student.student_id).collect();
+    let emails: Vec<String> = students.iter().map(|student| student.email.clone()).collect();
+    let mut tx = database.begin().await?;
+    sqlx::query!(
+        r#"
+        WITH created AS (
+            INSERT INTO users (id, email, role, status, email_verified_at)
+            SELECT id, email::citext, 'student', 'active', now()
+              FROM UNNEST($1::uuid[], $2::text[]) AS wanted (id, email)
+            RETURNING id
+        )
+        INSERT INTO user_profiles (id, user_id, full_name)
+        SELECT id, id, 'Load Test' FROM created
+        "#,
+        &student_ids,
+        &emails,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        r#"
+        WITH held AS (
+            INSERT INTO student_registrations (id, student_id, batch_id, status, fee, tax_rate, tax, amount_due, currency,
+                                               hold_expires_at, operation_id)
+            SELECT id, student_id, batch_id, 'seat_held', $5, $6, $7::numeric - $5::numeric, $7, $8, now() + interval '1 day', operation_id
+              FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
+                AS wanted (id, student_id, batch_id, operation_id)
+            RETURNING batch_id
+        )
+        UPDATE batches
+           SET seats_taken = seats_taken + taken.seats, updated_at = now()
+          FROM (SELECT batch_id, count(*)::int AS seats FROM held GROUP BY batch_id) AS taken
+         WHERE batches.id = taken.batch_id
+        "#,
+        &students.iter().map(|student| student.registration_id).collect::<Vec<_>>(),
+        &student_ids,
+        &students.iter().map(|student| student.batch_id).collect::<Vec<_>>(),
+        &operations,
+        BASE_FEE,
+        TAX_RATE,
+        students[0].amount_due,
+        students[0].currency,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}

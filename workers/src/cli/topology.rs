@@ -1,0 +1,39 @@
+//! `workers topology`: declares what every gateway and worker declares when it connects, and shows every queue.
+
+use anyhow::Context as _;
+use contracts::amqp::{AmqpSettings, open, topology};
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+use secrecy::ExposeSecret;
+
+use crate::config::Settings;
+
+/// It has no options: `amqp.url` names the broker.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Declares, then prints each queue with the messages that are ready and its consumers. A message is an array of up to
+/// 64 events.
+///
+/// # Errors
+/// A broker that does not answer, or a queue that exists with other arguments.
+pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
+    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers topology");
+    let connection = open(&amqp).await.context("amqp.url")?;
+    let channel = connection.create_channel().await?;
+    topology::declare(&channel).await.context(
+        "the topology could not be declared; a queue that exists with other arguments must be drained and deleted first",
+    )?;
+    println!("{:<26} {:>9} {:>10}", "queue", "messages", "consumers");
+    for name in topology::queue_names() {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let queue = channel
+            .queue_declare(name.as_str().into(), passive, FieldTable::default())
+            .await?;
+        println!("{name:<26} {:>9} {:>10}", queue.message_count(), queue.consumer_count());
+    }
+    connection.close(200, "bye".into()).await?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The pool `clock`: publishes what time makes due, and prunes what has had its time. It changes no other data: it has no
+//! source queue to be its outbox, so the ids of its commands come from what is due and when, and a command that is
+//! published again is absorbed.
+
+mod due;
+mod prune;
+
+use std::time::Duration;
+
+use contracts::{NewEvent, amqp::Publisher};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Clock, runtime::chain};
+use due::{Due, Recent};
+
+/// The advisory lock of the one clock that is active: "clock" in ASCII.
+const LOCK: i64 = 0x63_6c6f_636b;
+
+/// Ticks until the shutdown. Any number of clocks may run; one is active, the others wait for its end. Failures (the
+/// database or the broker away) are logged, and tried again at the next tick.
+///
+/// # Errors
+/// None so far: only a shutdown ends it.
+pub async fn run(
+    pool: PgPool,
+    publisher: Publisher,
+    settings: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(settings.tick_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = Ticker {
+        pool,
+        publisher,
+        settings,
+        lock: None,
+        recent: Recent::default(),
+        pruned: None,
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = clock.tick().await {
+            tracing::warn!(
+                error = chain(error.as_ref()),
+                "the clock could not tick; it tries again"
+            );
+        }
+    }
+    if let Some(lock) = clock.lock {
+        // The lock ends with its connection, also where closing fails.
+        lock.close().await.ok();
+    }
+    Ok(())
+}
+
+struct Ticker {
+    pool: PgPool,
+    publisher: Publisher,
+    settings: Clock,
+    /// Holds the advisory lock for as long as it is open.
+    lock: Option<PgConnection>,
+    recent: Recent,
+    pruned: Option<Instant>,
+}
+
+impl Ticker {
+    async fn tick(&mut self) -> anyhow::Result<()> {
+        if !self.is_active().await? {
+            return Ok(());
+        }
+        for due in due::select(&self.pool, &self.settings).await? {
+            self.recent.keep_new(due);
+        }
+        let new: Vec<Due> = self.recent.take_new();
+        let count = new.len();
+        if count > 0 {
+            let events: Vec<NewEvent> = new.iter().map(|due| due.event.clone()).collect();
+            self.publisher.publish_all(events).await?;
+            self.recent.remember(new);
+            tracing::info!(count, "published what is due");
+        }
+        let every = Duration::from_millis(self.settings.prune_every_ms);
+        if self.pruned.is_none_or(|at| at.elapsed() >= every) {
+            self.pruned = Some(Instant::now());
+            prune::prune(&self.pool, &self.settings).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock, or proves that it is still held: a connection that died has lost it.
+    async fn is_active(&mut self) -> sqlx::Result<bool> {
+        if let Some(mut held) = self.lock.take() {
+            held.ping().await?;
+            self.lock = Some(held);
+            return Ok(true);
+        }
+        let mut connection = self.pool.acquire().await?.detach();
+        let taken = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "taken!""#, LOCK)
+            .fetch_one(&mut connection)
+            .await?;
+        if taken {
+            tracing::info!("this clock is the active one");
+            self.lock = Some(connection);
+        } else {
+            connection.close().await?;
+        }
+        Ok(taken)
+    }
+}

@@ -1,0 +1,95 @@
+//! Puts a line into the inbox of a user, or of every active user of a role. A leaf: the unique key of user and dedupe
+//! key is the inbox, so that whatever is delivered how often is told once.
+
+use contracts::{Outcome, ids, messages, messages::create_notification::NotificationTarget};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::runtime::{Delivery, Failure, Handler};
+
+/// The handler of `notification.create.v1`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateNotification;
+
+impl CreateNotification {
+    /// Needs nothing.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Handler for CreateNotification {
+    type Command = messages::CreateNotification;
+    type Result = ();
+    type Memo = ();
+
+    const LEAF: bool = true;
+
+    async fn apply(
+        &self,
+        tx: &mut PgConnection,
+        batch: &[Delivery<Self::Command>],
+    ) -> Result<Vec<Outcome<Self::Result>>, Failure> {
+        let mut rows = Rows::default();
+        batch.iter().for_each(|delivery| rows.push(delivery));
+        // How many rows a role becomes only the statement knows: their ids are made there.
+        sqlx::query!(
+            "INSERT INTO notifications (id, user_id, type, title, body, data, dedupe_key, operation_id)
+             SELECT CASE WHEN new.user_id IS NULL THEN gen_random_uuid() ELSE new.id END,
+                    u.id, new.type, new.title, new.body, new.data, new.dedupe_key, new.operation_id
+               FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[],
+                           $9::uuid[])
+                    WITH ORDINALITY
+                 AS new (id, user_id, role, type, title, body, data, dedupe_key, operation_id, position)
+               JOIN users u ON u.deleted_at IS NULL
+                           AND (u.id = new.user_id OR (u.role = new.role AND u.status = 'active'))
+              ORDER BY u.id, new.position
+             ON CONFLICT (user_id, dedupe_key) DO NOTHING",
+            &rows.ids,
+            &rows.user_ids as &[Option<Uuid>],
+            &rows.roles as &[Option<String>],
+            &rows.types,
+            &rows.titles,
+            &rows.bodies,
+            &rows.data,
+            &rows.dedupe_keys,
+            &rows.operation_ids,
+        )
+        .execute(&mut *tx)
+        .await?;
+        Ok(batch.iter().map(|_| Outcome::succeeded(())).collect())
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    ids: Vec<Uuid>,
+    user_ids: Vec<Option<Uuid>>,
+    roles: Vec<Option<String>>,
+    types: Vec<String>,
+    titles: Vec<String>,
+    bodies: Vec<String>,
+    data: Vec<Value>,
+    dedupe_keys: Vec<String>,
+    operation_ids: Vec<Uuid>,
+}
+
+impl Rows {
+    fn push(&mut self, delivery: &Delivery<messages::CreateNotification>) {
+        let command = &delivery.command;
+        let (user_id, role) = match command.to {
+            NotificationTarget::User(id) => (Some(id), None),
+            NotificationTarget::Role(role) => (None, Some(role.name().to_owned())),
+        };
+        self.ids.push(ids::new_id());
+        self.user_ids.push(user_id);
+        self.roles.push(role);
+        self.types.push(command.notification_type.clone());
+        self.titles.push(command.title.clone());
+        self.bodies.push(command.body.clone());
+        self.data.push(command.data.clone());
+        self.dedupe_keys.push(command.dedupe_key.clone());
+        self.operation_ids.push(delivery.id);
+    }
+}

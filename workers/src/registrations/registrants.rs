@@ -1,0 +1,166 @@
+//! Who asks for a seat: a signed-in student, or a visitor whose account is found by address or made. An existing account
+//! is never changed, and nothing that a visitor is told depends on whether there was one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use contracts::{
+    ids,
+    messages::{Registrant, SubmitRegistration},
+    validation::normalise_email,
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::runtime::{Delivery, Failure};
+
+/// An account that asks for a seat.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// `users.id`.
+    pub id: Uuid,
+    /// The address.
+    pub email: String,
+    /// The name.
+    pub name: String,
+    /// BCP 47.
+    pub locale: String,
+    /// Whether it is a student's and not suspended.
+    pub may_register: bool,
+}
+
+/// The accounts of a batch of registrations: those that exist, and those that will be made.
+#[derive(Debug, Default)]
+pub struct Registrants {
+    by_id: HashMap<Uuid, Account>,
+    by_email: HashMap<String, Uuid>,
+    new: BTreeMap<String, NewAccount>,
+}
+
+#[derive(Clone, Debug)]
+struct NewAccount {
+    account: Account,
+    phone: Option<String>,
+    operation_id: Uuid,
+}
+
+impl Registrants {
+    /// Looks up whoever has an account.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find(tx: &mut PgConnection, batch: &[Delivery<SubmitRegistration>]) -> Result<Self, Failure> {
+        let (mut emails, mut student_ids) = (BTreeSet::new(), BTreeSet::new());
+        for delivery in batch {
+            match &delivery.command.registrant {
+                Registrant::Visitor { email, .. } => drop(emails.insert(normalise_email(email))),
+                Registrant::Student { student_id } => drop(student_ids.insert(*student_id)),
+            }
+        }
+        let rows = sqlx::query_as!(
+            Account,
+            r#"
+            SELECT u.id,
+                   u.email::text                                AS "email!",
+                   COALESCE(p.full_name, u.email::text)         AS "name!",
+                   COALESCE(p.locale, 'en')                     AS "locale!",
+                   (u.role = 'student' AND u.status <> 'suspended') AS "may_register!"
+            FROM users u
+            LEFT JOIN user_profiles p ON p.user_id = u.id
+            WHERE u.deleted_at IS NULL AND (u.email = ANY($1::text[]::citext[]) OR u.id = ANY($2))
+            "#,
+            &emails.into_iter().collect::<Vec<_>>(),
+            &student_ids.into_iter().collect::<Vec<_>>(),
+        )
+        .fetch_all(tx)
+        .await?;
+        let by_email = rows
+            .iter()
+            .map(|account| (normalise_email(&account.email), account.id))
+            .collect();
+        let by_id = rows.into_iter().map(|account| (account.id, account)).collect();
+        Ok(Self {
+            by_id,
+            by_email,
+            new: BTreeMap::new(),
+        })
+    }
+
+    /// The account of a signed-in student.
+    pub fn student(&self, student_id: Uuid) -> Option<&Account> {
+        self.by_id.get(&student_id)
+    }
+
+    /// The account of an address: an existing one, or one that this batch makes already.
+    pub fn of_email(&self, email: &str) -> Option<&Account> {
+        let email = normalise_email(email);
+        match self.by_email.get(&email) {
+            Some(id) => self.by_id.get(id),
+            None => self.new.get(&email).map(|new| &new.account),
+        }
+    }
+
+    /// The account of an address, to be made by [`Registrants::save`] where there is none.
+    pub fn find_or_plan(&mut self, email: &str, full_name: &str, phone: Option<&str>, operation_id: Uuid) -> Account {
+        if let Some(account) = self.of_email(email) {
+            return account.clone();
+        }
+        let email = normalise_email(email);
+        let account = Account {
+            id: ids::new_id(),
+            email: email.clone(),
+            name: full_name.trim().to_owned(),
+            locale: "en".to_owned(),
+            may_register: true,
+        };
+        let new = NewAccount {
+            account: account.clone(),
+            phone: phone.map(str::to_owned),
+            operation_id,
+        };
+        self.new.insert(email, new);
+        account
+    }
+
+    /// Makes the planned accounts, in the order of their addresses, so that two transactions never wait for each other.
+    ///
+    /// # Errors
+    /// [`Failure::Race`] where another transaction made one of them meanwhile; else the database's.
+    pub async fn save(&self, tx: &mut PgConnection) -> Result<(), Failure> {
+        if self.new.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<&NewAccount> = self.new.values().collect();
+        let made = sqlx::query!(
+            r#"
+            WITH planned AS (
+                SELECT *
+                FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::text[])
+                     AS n (id, email, phone, operation_id, profile_id, full_name)
+            ), made AS (
+                INSERT INTO users (id, email, phone, role, status, operation_id)
+                SELECT id, email::citext, phone, 'student', 'invited', operation_id
+                FROM planned
+                ORDER BY email
+                ON CONFLICT (email) WHERE deleted_at IS NULL DO NOTHING
+                RETURNING id
+            )
+            INSERT INTO user_profiles (id, user_id, full_name)
+            SELECT planned.profile_id, made.id, planned.full_name
+            FROM made
+            JOIN planned USING (id)
+            "#,
+            &new.iter().map(|n| n.account.id).collect::<Vec<_>>(),
+            &new.iter().map(|n| n.account.email.clone()).collect::<Vec<_>>(),
+            &new.iter().map(|n| n.phone.clone()).collect::<Vec<_>>() as &[Option<String>],
+            &new.iter().map(|n| n.operation_id).collect::<Vec<_>>(),
+            &new.iter().map(|_| ids::new_id()).collect::<Vec<_>>(),
+            &new.iter().map(|n| n.account.name.clone()).collect::<Vec<_>>(),
+        )
+        .execute(tx)
+        .await?;
+        if made.rows_affected() < new.len() as u64 {
+            return Err(Failure::Race);
+        }
+        Ok(())
+    }
+}

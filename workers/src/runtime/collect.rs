@@ -1,0 +1,118 @@
+//! Gathering a batch: whole deliveries that are ready, up to `batch_max` rows, and a moment's wait for more. No added
+//! latency when idle, full batches under load. While it waits it asks the broker, so that a subscription that went
+//! silent is noticed.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use lapin::{Channel, Consumer, message::Delivery, options::QueueDeclareOptions, types::FieldTable};
+
+use super::{
+    consumer::Context,
+    raw_event::{RawEvent, Undecodable, decode_body},
+};
+
+/// How often a waiting consumer asks the broker.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// How many times in a row messages may be ready while none comes.
+const PROBES_MISSED_MAX: u32 = 3;
+
+/// What was gathered, in order, and the tag up to which it acks.
+#[derive(Default)]
+pub struct Batch {
+    pub events: Vec<RawEvent>,
+    pub undecodable: Vec<Undecodable>,
+    /// Rows, by weight.
+    pub weight: usize,
+    pub deliveries: usize,
+    pub last_tag: u64,
+}
+
+/// Why nothing was gathered.
+#[derive(Debug)]
+pub enum Stop {
+    /// The process stops, or the subscription was given up elsewhere.
+    Cancelled,
+    /// The subscription is gone.
+    Lost(String),
+}
+
+/// Waits for the next batch.
+///
+/// # Errors
+/// [`Stop`]; what was gathered so far is not lost, it was not acked.
+pub async fn next_batch(context: &Context, channel: &Channel, consumer: &mut Consumer) -> Result<Batch, Stop> {
+    let mut batch = Batch::default();
+    let first = first_delivery(context, channel, consumer).await?;
+    add(context, &mut batch, first);
+    let lingering = tokio::time::sleep(Duration::from_millis(context.settings.linger_ms));
+    tokio::pin!(lingering);
+    while batch.weight < context.rows_max && batch.deliveries < context.deliveries_max {
+        // What is there already costs no wait.
+        if let Some(next) = consumer.next().now_or_never() {
+            add(context, &mut batch, open(next)?);
+            continue;
+        }
+        tokio::select! {
+            biased;
+            next = consumer.next() => add(context, &mut batch, open(next)?),
+            () = &mut lingering => break,
+        }
+    }
+    Ok(batch)
+}
+
+async fn first_delivery(context: &Context, channel: &Channel, consumer: &mut Consumer) -> Result<Delivery, Stop> {
+    let mut missed = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => return Err(Stop::Cancelled),
+            delivery = consumer.next() => return open(delivery),
+            () = tokio::time::sleep(PROBE_EVERY) => {
+                let ready = probe(context, channel).await?;
+                missed = if ready > 0 { missed + 1 } else { 0 };
+                if missed == PROBES_MISSED_MAX {
+                    return Err(Stop::Lost(format!("{ready} messages are ready, and none is delivered")));
+                }
+            }
+        }
+    }
+}
+
+fn open(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Stop> {
+    match delivery {
+        Some(Ok(delivery)) => Ok(delivery),
+        Some(Err(error)) => Err(Stop::Lost(error.to_string())),
+        None => Err(Stop::Lost("the broker cancelled the consumer".into())),
+    }
+}
+
+async fn probe(context: &Context, channel: &Channel) -> Result<u32, Stop> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let asked = channel.queue_declare(context.queue.as_str().into(), options, FieldTable::default());
+    let queue = tokio::time::timeout(PROBE_EVERY, asked)
+        .await
+        .map_err(|_| Stop::Lost("the broker does not answer on the channel".into()))?
+        .map_err(|error| Stop::Lost(error.to_string()))?;
+    let ready = queue.message_count();
+    metrics::gauge!("queue_deliveries_ready", "queue" => context.queue.clone()).set(f64::from(ready));
+    Ok(ready)
+}
+
+fn add(context: &Context, batch: &mut Batch, delivery: Delivery) {
+    let received = Instant::now();
+    batch.last_tag = delivery.delivery_tag;
+    batch.deliveries += 1;
+    for element in decode_body(Bytes::from(delivery.data)) {
+        match element {
+            Ok(event) => {
+                batch.weight += context.weight(&event.kind);
+                batch.events.push(event);
+            }
+            Err(undecodable) => batch.undecodable.push(undecodable),
+        }
+    }
+    context.stage("decode", received);
+}

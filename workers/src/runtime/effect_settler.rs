@@ -1,0 +1,212 @@
+//! The settling of one kind by an [`Effect`]: claim in one transaction, do concurrently, mark in another.
+
+use std::{collections::HashMap, ops::Range, panic::AssertUnwindSafe, sync::Mutex};
+
+use contracts::{Command, Outcome};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use uuid::Uuid;
+
+use super::{
+    consumer::{Context, Interrupted},
+    division::divide,
+    failure::Failure,
+    fate::Fate,
+    handler::{Claim, Delivery, Effect, Parent},
+    handler_settler::{Settle, Typed, complete, is_fresh, known, panic_text, stored, type_all},
+    inbox::{NewRows, SettledRow},
+    raw_event::RawEvent,
+};
+
+/// An effect, as the runtime runs it.
+pub struct EffectSettler<E>(pub E);
+
+/// A delivery that was claimed and done, or failed.
+type Performed<'a, E> = (
+    usize,
+    &'a Delivery<<E as Effect>::Command>,
+    <E as Effect>::Work,
+    Result<<E as Effect>::Done, Failure>,
+);
+
+impl<E: Effect> Settle for EffectSettler<E> {
+    fn settle<'a>(
+        &'a self,
+        context: &'a Context,
+        events: &'a [RawEvent],
+    ) -> BoxFuture<'a, Result<Vec<Fate>, Interrupted>> {
+        async move {
+            let Typed { fates, positions, deliveries } = type_all::<E::Command>(events);
+            let fates = Mutex::new(fates);
+            let note = |position: usize, fate: Fate| {
+                fates.lock().expect("no code panics while it holds the fates")[position] = Some(fate);
+            };
+
+            let claimed = Mutex::new(Vec::new());
+            let claim = |range: Range<usize>| async {
+                let claims = self.claim(context, events, &positions[range.clone()], &deliveries[range.clone()]).await?;
+                let mut claimed = claimed.lock().expect("no code panics while it holds the claims");
+                for (index, claim) in range.zip(claims) {
+                    match claim {
+                        Claimed::Do(work) => claimed.push((index, work)),
+                        Claimed::Fate(fate) => note(positions[index], fate),
+                    }
+                }
+                Ok(())
+            };
+            let alone = |index: usize, failure: Failure| note(positions[index], Fate::of_failure(&failure));
+            divide(context, deliveries.len(), claim, alone).await?;
+
+            let claimed = claimed.into_inner().expect("no code panics while it holds the claims");
+            let started = std::time::Instant::now();
+            let performed = self.perform(&deliveries, claimed).await;
+            context.stage("perform", started);
+
+            let mark = |range: Range<usize>| async {
+                let marked = self.mark(context, events, &positions, &performed[range]).await?;
+                marked.into_iter().for_each(|(position, fate)| note(position, fate));
+                Ok(())
+            };
+            let alone = |index: usize, failure: Failure| {
+                note(positions[performed[index].0], Fate::of_failure(&failure));
+            };
+            divide(context, performed.len(), mark, alone).await?;
+            Ok(complete(fates.into_inner().expect("no code panics while it holds the fates")))
+        }
+        .boxed()
+    }
+
+    fn weight(&self) -> usize {
+        E::Command::example().weight()
+    }
+
+    fn is_leaf(&self) -> bool {
+        E::LEAF
+    }
+}
+
+enum Claimed<W> {
+    Do(W),
+    Fate(Fate),
+}
+
+impl<E: Effect> EffectSettler<E> {
+    async fn claim(
+        &self,
+        context: &Context,
+        events: &[RawEvent],
+        positions: &[usize],
+        deliveries: &[Delivery<E::Command>],
+    ) -> Result<Vec<Claimed<E::Work>>, Failure> {
+        let mut tx = context.database.begin().await?;
+        let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id).collect();
+        let settled = if E::LEAF { HashMap::new() } else { known(&mut tx, &ids).await? };
+        let fresh: Vec<usize> = (0..deliveries.len())
+            .filter(|index| is_fresh(&events[positions[*index]], settled.get(&deliveries[*index].id)))
+            .collect();
+        let batch: Vec<_> = fresh.iter().map(|index| deliveries[*index].clone()).collect();
+        let claims = if batch.is_empty() { Vec::new() } else { self.0.claim(&mut tx, &batch).await? };
+        if claims.len() != batch.len() {
+            return Err(Failure::Data(format!("{} claims for {} events", claims.len(), batch.len()).into()));
+        }
+        tx.commit().await?;
+        let mut claims = fresh.into_iter().zip(claims).peekable();
+        (0..deliveries.len())
+            .map(|index| match claims.next_if(|(next, _)| *next == index).map(|(_, claim)| claim) {
+                Some(Claim::Do(work)) => Ok(Claimed::Do(work)),
+                Some(Claim::Done) => Ok(Claimed::Fate(Fate::Duplicate { follow_ups: Vec::new() })),
+                Some(Claim::Later) => {
+                    let text = "somebody else is at it".to_owned();
+                    Ok(Claimed::Fate(Fate::Retry { class: "leased", text }))
+                }
+                None => {
+                    let (event, delivery) = (&events[positions[index]], &deliveries[index]);
+                    self.duplicate(context, event, delivery, settled.get(&delivery.id)).map(Claimed::Fate)
+                }
+            })
+            .collect()
+    }
+
+    async fn perform<'a>(
+        &self,
+        deliveries: &'a [Delivery<E::Command>],
+        claimed: Vec<(usize, E::Work)>,
+    ) -> Vec<Performed<'a, E>> {
+        stream::iter(claimed)
+            .map(|(index, work)| async move {
+                let delivery = &deliveries[index];
+                let done = AssertUnwindSafe(self.0.perform(delivery, &work))
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|panic| Err(Failure::retry(panic_text(&*panic))));
+                (index, delivery, work, done)
+            })
+            .buffered(E::CONCURRENCY)
+            .collect()
+            .await
+    }
+
+    async fn mark(
+        &self,
+        context: &Context,
+        events: &[RawEvent],
+        positions: &[usize],
+        performed: &[Performed<'_, E>],
+    ) -> Result<Vec<(usize, Fate)>, Failure> {
+        let mut tx = context.database.begin().await?;
+        let views: Vec<_> = performed.iter().map(|(_, delivery, work, done)| (*delivery, work, done)).collect();
+        let outcomes = self.0.mark(&mut tx, &views).await?;
+        let successes = performed.iter().filter(|(_, _, _, done)| done.is_ok()).count();
+        if outcomes.len() != successes {
+            return Err(Failure::Data(format!("{} outcomes for {successes} effects", outcomes.len()).into()));
+        }
+        // Another worker may have done the same meanwhile: its row holds, and the follow-ups are the same.
+        let ids: Vec<Uuid> = performed.iter().map(|(_, delivery, ..)| delivery.id).collect();
+        let settled = if E::LEAF { HashMap::new() } else { known(&mut tx, &ids).await? };
+        let mut outcomes = outcomes.into_iter();
+        let mut rows = NewRows::default();
+        let mut fates = Vec::with_capacity(performed.len());
+        for (index, delivery, _, done) in performed {
+            let position = positions[*index];
+            let fate = match done {
+                Err(failure) => Fate::of_failure(failure),
+                Ok(_) => {
+                    let outcome = outcomes.next().expect("as many outcomes as successes");
+                    if !E::LEAF && is_fresh(&events[position], settled.get(&delivery.id)) {
+                        rows.push(&events[position], delivery, &outcome)?;
+                    }
+                    let follow_ups = self.follow_ups(context, &events[position], delivery, &outcome);
+                    Fate::Settled { state: outcome.state(), follow_ups }
+                }
+            };
+            fates.push((position, fate));
+        }
+        rows.settle(&mut tx).await?;
+        tx.commit().await?;
+        Ok(fates)
+    }
+
+    fn duplicate(
+        &self,
+        context: &Context,
+        event: &RawEvent,
+        delivery: &Delivery<E::Command>,
+        row: Option<&SettledRow>,
+    ) -> Result<Fate, Failure> {
+        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes()) else {
+            return Ok(Fate::Duplicate { follow_ups: Vec::new() });
+        };
+        let outcome = stored::<E::Result, E::Memo>(row.outcome.clone())?;
+        Ok(Fate::Duplicate { follow_ups: self.follow_ups(context, event, delivery, &outcome) })
+    }
+
+    fn follow_ups(
+        &self,
+        context: &Context,
+        event: &RawEvent,
+        delivery: &Delivery<E::Command>,
+        outcome: &Outcome<E::Result, E::Memo>,
+    ) -> Vec<contracts::NewEvent> {
+        let parent = Parent { id: event.id, trace: event.trace, source: &context.source };
+        self.0.follow_ups(delivery, outcome).iter().map(|follow_up| follow_up.event(&parent)).collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! What became of one event in this process: the small vocabulary between settling and finishing.
+
+use bytes::Bytes;
+use contracts::{
+    Principal,
+    amqp::{LiveOperation, Target},
+    envelope::NewEvent,
+};
+
+use super::{
+    failure::{Failure, chain},
+    raw_event::RawEvent,
+};
+
+/// What became of one event.
+#[derive(Debug)]
+pub enum Fate {
+    /// Settled now.
+    Settled {
+        /// `succeeded` or `rejected`.
+        state: &'static str,
+        follow_ups: Vec<NewEvent>,
+    },
+    /// Settled before; its follow-ups go out again, in case they did not the first time.
+    Duplicate { follow_ups: Vec<NewEvent> },
+    /// Later, through the ladder.
+    Retry { class: &'static str, text: String },
+    /// Never: to the dead letters.
+    Poison { class: &'static str, text: String },
+}
+
+impl Fate {
+    /// The fate of an event that failed alone.
+    pub fn of_failure(failure: &Failure) -> Self {
+        let (class, text) = (failure.class(), chain(failure));
+        match failure {
+            Failure::Poison(_) => Fate::Poison { class, text },
+            _ => Fate::Retry { class, text },
+        }
+    }
+
+    /// For metrics.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Fate::Settled { state, .. } => state,
+            Fate::Duplicate { .. } => "duplicate",
+            Fate::Retry { .. } => "retry",
+            Fate::Poison { .. } => "poison",
+        }
+    }
+}
+
+/// What one batch owes the broker before it may be acked.
+#[derive(Debug, Default)]
+pub struct Dues {
+    /// Follow-ups and forwards.
+    pub publish: Vec<(Target, Bytes)>,
+    /// What was settled just now.
+    pub live: Vec<LiveOperation>,
+}
+
+impl Dues {
+    /// Adds what follows from one event's fate.
+    pub fn add(&mut self, event: &RawEvent, fate: Fate, attempts_max: u16) {
+        match fate {
+            Fate::Settled { state, follow_ups } => {
+                if !matches!(event.principal, Principal::System) {
+                    let user = event.principal.user_id();
+                    self.live.push(LiveOperation { id: event.id, state: state.to_owned(), user });
+                }
+                self.follow(follow_ups);
+            }
+            Fate::Duplicate { follow_ups } => self.follow(follow_ups),
+            Fate::Retry { class, text } => {
+                let bytes = event.after_failure(class, &text);
+                let target = match event.queue() {
+                    Some(queue) if event.attempt + 1 < attempts_max => Target::retry(queue, event.attempt),
+                    _ => Target::Dead,
+                };
+                tracing::warn!(event = %event.id, kind = %event.kind, class, text, ?target, "put off");
+                self.publish.push((target, bytes));
+            }
+            Fate::Poison { class, text } => {
+                tracing::warn!(event = %event.id, kind = %event.kind, class, text, "parked");
+                self.publish.push((Target::Dead, event.after_failure(class, &text)));
+            }
+        }
+    }
+
+    fn follow(&mut self, follow_ups: Vec<NewEvent>) {
+        self.publish.extend(follow_ups.into_iter().map(|event| (Target::Command(event.queue), event.bytes)));
+    }
+}

@@ -1,0 +1,179 @@
+//! The pools of one process: for each its consumers and one for its quarantine, sharing a publisher and a database pool.
+
+use std::{sync::Arc, time::Instant};
+
+use chrono::Utc;
+use contracts::{
+    Queue,
+    amqp::{AmqpSettings, Publisher, Target, topology},
+};
+use futures::{FutureExt, future::BoxFuture};
+use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    collect::Batch,
+    consumer::{Context, Interrupted, Settler, consume, queue_name},
+    dead::DeadSettler,
+    fate::{Dues, Fate},
+    health::Health,
+    raw_event::{RawEvent, Undecodable},
+    registry::Registry,
+};
+use crate::config;
+
+/// What a process runs.
+pub struct Pools {
+    /// Work queues.
+    pub queues: Vec<Queue>,
+    /// Whether it also drains the dead letters.
+    pub dead_letters: bool,
+    /// How it consumes.
+    pub settings: config::Runtime,
+    /// The broker.
+    pub amqp: AmqpSettings,
+    /// Postgres.
+    pub database: PgPool,
+    /// The handlers.
+    pub registry: Registry,
+    /// Follow-ups and forwards leave through it.
+    pub publisher: Publisher,
+    /// Where the consumers say how they are.
+    pub health: Health,
+}
+
+/// Consumes until `stop`; returns when everything in hand is acked or given back.
+pub async fn run(pools: Pools, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let pool_settler: Arc<dyn Settler> = Arc::new(PoolSettler);
+    for queue in &pools.queues {
+        for number in 0..pools.settings.consumers {
+            let context = pools.context(*queue, number, false, &stop);
+            tasks.spawn(consume(context, pools.amqp.clone(), Arc::clone(&pool_settler)));
+        }
+        let context = pools.context(*queue, 0, true, &stop);
+        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(QuarantineSettler(*queue))));
+    }
+    if pools.dead_letters {
+        let context = pools.dead_context(&stop);
+        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(DeadSettler)));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+impl Pools {
+    fn context(&self, queue: Queue, number: u32, quarantine: bool, stop: &CancellationToken) -> Context {
+        let queue_name = queue_name(queue, quarantine);
+        Context {
+            pool_name: queue.name(),
+            consumer: format!("{queue_name}-{number}-{}", std::process::id()),
+            queue: queue_name,
+            source: format!("/workers/{}", queue.name()),
+            rows_max: if quarantine { 1 } else { self.settings.batch_max },
+            deliveries_max: if quarantine { 1 } else { usize::MAX },
+            prefetch: if quarantine { 1 } else { self.settings.prefetch },
+            settings: self.settings.clone(),
+            database: self.database.clone(),
+            publisher: self.publisher.clone(),
+            registry: self.registry.clone(),
+            health: self.health.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    fn dead_context(&self, stop: &CancellationToken) -> Context {
+        Context {
+            pool_name: "dead-letters",
+            consumer: format!("dead-letters-{}", std::process::id()),
+            queue: topology::DEAD.to_owned(),
+            source: "/workers/dead-letters".to_owned(),
+            deliveries_max: usize::MAX,
+            ..self.context(Queue::Email, 0, false, stop)
+        }
+    }
+}
+
+/// Settles what stands in a work queue.
+struct PoolSettler;
+
+impl Settler for PoolSettler {
+    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+        async move {
+            let mut dues = Dues::default();
+            dues.publish.extend(batch.undecodable.into_iter().map(park_undecodable));
+            for group in by_kind(batch.events) {
+                settle_group(context, &group, &mut dues).await?;
+            }
+            Ok(dues)
+        }
+        .boxed()
+    }
+}
+
+/// Tries suspects alone: an array is first taken apart, so that whoever kills the process is alone when it does.
+struct QuarantineSettler(Queue);
+
+impl Settler for QuarantineSettler {
+    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+        async move {
+            if batch.events.len() <= 1 {
+                return PoolSettler.settle(context, batch).await;
+            }
+            let mut dues = Dues::default();
+            dues.publish.extend(batch.undecodable.into_iter().map(park_undecodable));
+            dues.publish.extend(batch.events.into_iter().map(|event| (Target::Quarantine(self.0), event.bytes)));
+            Ok(dues)
+        }
+        .boxed()
+    }
+}
+
+fn park_undecodable(undecodable: Undecodable) -> (Target, bytes::Bytes) {
+    tracing::warn!(reason = undecodable.reason, bytes = undecodable.bytes.len(), "undecodable");
+    (Target::Dead, undecodable.bytes)
+}
+
+/// Groups by kind, in the order in which kinds first appear, keeping the order within a kind.
+fn by_kind(events: Vec<RawEvent>) -> Vec<Vec<RawEvent>> {
+    let mut groups: Vec<Vec<RawEvent>> = Vec::new();
+    for event in events {
+        match groups.iter_mut().find(|group| group[0].kind == event.kind) {
+            Some(group) => group.push(event),
+            None => groups.push(vec![event]),
+        }
+    }
+    groups
+}
+
+async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) -> Result<(), Interrupted> {
+    #[cfg(feature = "planted-bugs")]
+    for event in group {
+        super::planted::die_of(event).await;
+    }
+    let started = Instant::now();
+    let fates = match context.registry.registered(&group[0].kind) {
+        Some(kind) => kind.settler.settle(context, group).await?,
+        None => group
+            .iter()
+            .map(|event| Fate::Poison { class: "unknown_kind", text: format!("nobody settles `{}`", event.kind) })
+            .collect(),
+    };
+    context.stage("settle_kind", started);
+    let now = Utc::now();
+    for (event, fate) in group.iter().zip(fates) {
+        let (pool, kind) = (context.pool_name, metric_kind(&event.kind));
+        metrics::counter!("events_total", "pool" => pool, "kind" => kind, "outcome" => fate.outcome()).increment(1);
+        if let Fate::Settled { .. } = fate {
+            let age = (now - event.accepted_at).as_seconds_f64().max(0.0);
+            metrics::histogram!("settled_age_seconds", "pool" => pool, "kind" => kind).record(age);
+        }
+        dues.add(event, fate, context.settings.attempts_max);
+    }
+    Ok(())
+}
+
+/// Kinds come from outside: an unknown one must not become a label of its own.
+pub(super) fn metric_kind(kind: &str) -> &'static str {
+    contracts::catalog::Kind::named(kind).map_or("unknown", |kind| kind.name)
+}
