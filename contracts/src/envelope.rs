@@ -63,7 +63,7 @@ pub struct Event<'a> {
     pub error_text: Option<Cow<'a, str>>,
     /// The command, not yet parsed.
     #[serde(borrow)]
-    pub data: Cow<'a, RawValue>,
+    pub data: &'a RawValue,
 }
 
 fn is_zero(n: &u16) -> bool {
@@ -179,7 +179,7 @@ impl Draft {
             first_failed_at: None,
             error_class: None,
             error_text: None,
-            data: Cow::Borrowed(&self.data),
+            data: &self.data,
         };
         NewEvent {
             id,

@@ -152,8 +152,10 @@ pub struct Limits {
     pub headers_max: usize,
     /// Headers, in bytes.
     pub header_bytes: usize,
-    /// How long a client may take to send them; also how long an idle connection is kept.
+    /// How long a client may take to send them, from their first byte; and the body after them.
     pub header_read_ms: u64,
+    /// How long a connection is kept between two requests.
+    pub idle_ms: u64,
     /// How long a request may take, not counting what it asked to wait.
     pub request_ms: u64,
     /// How long SIGTERM lets requests finish.

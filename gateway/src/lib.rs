@@ -21,6 +21,7 @@ pub mod middleware;
 pub mod notifications;
 pub mod openapi;
 pub mod operations;
+pub mod pace;
 pub mod page;
 pub mod payments;
 pub mod problem_response;

@@ -16,7 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    pace::{Pace, Paced},
+};
 
 /// File descriptors besides the clients' connections: database, broker, files, listeners.
 const OWN_DESCRIPTORS: u64 = 512;
@@ -66,6 +69,10 @@ pub async fn serve(
     let connections = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let http = http_builder(&limits);
+    let pace = Pace {
+        header: Duration::from_millis(limits.header_read_ms),
+        idle: Duration::from_millis(limits.idle_ms),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
@@ -75,10 +82,11 @@ pub async fn serve(
             continue;
         };
         let router = router.clone();
+        let (stream, in_hand) = Paced::new(stream, pace);
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            in_hand.clone().during(router.clone().oneshot(request))
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -121,7 +129,8 @@ async fn accept(
 fn http_builder(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_read_ms))
+        // `Paced` limits that, and knows a connection that idles from one that dribbles.
+        .header_read_timeout(None)
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes)
         .half_close(false)

@@ -85,7 +85,7 @@ impl Confirms {
                 return Err(error);
             }
         };
-        outstanding.waiters.into_iter().for_each(|waiter| waiter.answer(result.clone()));
+        outstanding.waiters.into_iter().for_each(|waiter| waiter.answer(result));
         Ok(())
     }
 

@@ -46,11 +46,14 @@ impl Lanes {
     pub fn pop(&mut self) -> Option<Array> {
         let target = self.turns.pop_front()?;
         let lane = self.lanes.get_mut(&target)?;
-        let mut items: Vec<Item> = Vec::with_capacity(lane.len().min(BATCH_EVENTS_MAX));
+        // What is no event cannot stand in an array of events, and a suspect is to be tried alone.
+        let alone = matches!(target, Target::Undecodable | Target::Quarantine(_));
+        let events_max = if alone { 1 } else { BATCH_EVENTS_MAX };
+        let mut items: Vec<Item> = Vec::with_capacity(lane.len().min(events_max));
         let mut size = 2;
         while let Some(next) = lane.front() {
             let grown = size + next.bytes.len() + 1;
-            if items.len() == BATCH_EVENTS_MAX || (grown > BATCH_BYTES_MAX && !items.is_empty()) {
+            if items.len() == events_max || (grown > BATCH_BYTES_MAX && !items.is_empty()) {
                 break;
             }
             size = grown;
@@ -59,7 +62,10 @@ impl Lanes {
         if !lane.is_empty() {
             self.turns.push_back(target.clone());
         }
-        let body = join_batch(items.iter().map(|item| &item.bytes));
+        let body = match items.as_slice() {
+            [item] if target == Target::Undecodable => item.bytes.to_vec(),
+            items => join_batch(items.iter().map(|item| &item.bytes)),
+        };
         Some(Array { target, body, waiters: items.into_iter().map(|item| item.waiter).collect() })
     }
 

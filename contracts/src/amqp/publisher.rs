@@ -39,6 +39,8 @@ pub enum Target {
     Quarantine(Queue),
     /// To the dead letters.
     Dead,
+    /// To the dead letters, byte for byte as it came: a body that is no array of events.
+    Undecodable,
 }
 
 impl Target {
@@ -56,7 +58,7 @@ impl Target {
                 (topology::RETRY, queue.name().to_owned(), headers)
             }
             Target::Quarantine(queue) => (topology::DEAD, topology::quarantine(*queue), headers),
-            Target::Dead => (topology::DEAD, topology::DEAD.to_owned(), headers),
+            Target::Dead | Target::Undecodable => (topology::DEAD, topology::DEAD.to_owned(), headers),
         }
     }
 }

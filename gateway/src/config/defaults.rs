@@ -81,6 +81,7 @@ impl Default for Limits {
             headers_max: 64,
             header_bytes: 16 * 1024,
             header_read_ms: 5_000,
+            idle_ms: 75_000,
             request_ms: 10_000,
             drain_ms: 25_000,
             idempotency_keys: 100_000,
@@ -137,12 +138,12 @@ mod tests {
         // A URL shows its own parts, which are no settings.
         let (before, url) = shown.split_once("Url {").expect("public_url");
         let shown = format!("{before}{}", url.split_once('}').expect("its end").1);
-        let names = shown
-            .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
-            .filter_map(|w| w.strip_suffix(':'));
-        for name in names.filter(|name| {
-            *name != "planted_bug" && name.chars().all(|c| c.is_lowercase() || c.is_numeric() || c == '_')
-        }) {
+        let mut before_colons: Vec<_> = shown.split(": ").collect();
+        before_colons.pop();
+        let names = before_colons
+            .iter()
+            .filter_map(|text| text.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next());
+        for name in names.filter(|name| *name != "planted_bug") {
             let there = text.lines().any(|line| {
                 let line = line.trim_start_matches("#:").trim();
                 line == format!("[{name}]") || line.split('=').next().is_some_and(|key| key.trim() == name)

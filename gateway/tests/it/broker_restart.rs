@@ -1,10 +1,6 @@
 //! The broker is killed and restarted under load: callers are refused fast and honestly, and every 202 is settled once.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use contracts::Role;
 use futures::{StreamExt, stream};
@@ -12,55 +8,17 @@ use serde_json::{Value, json};
 use testkit::{Sandbox, eventually, fixtures, fixtures::NewBatch};
 use uuid::Uuid;
 
-use crate::system::{System, token};
+use crate::{
+    own_broker::{OwnBroker, QUEUES_REMEMBERED_AFTER},
+    system::{System, token},
+};
 
 const PAYMENTS: usize = 1_200;
-const INSTANCE: &str = "test-broker-restart";
-
-/// A broker of this test's own, through the scripts that start every other.
-struct OwnBroker;
-
-impl OwnBroker {
-    fn start() -> Self {
-        services(&["up", "rabbitmq"]);
-        Self
-    }
-
-    fn url(&self) -> String {
-        let output = script("env").output().expect("deploy/local/env runs");
-        let settings = String::from_utf8(output.stdout).expect("plain text");
-        let line = settings.lines().find_map(|line| line.strip_prefix("export AMQP_URL="));
-        line.expect("the instance is up").trim_matches(['\'', '"']).to_owned()
-    }
-
-    async fn kill_and_restart(&self) {
-        tokio::task::spawn_blocking(|| services(&["kill", "rabbitmq"])).await.expect("the script ran");
-        tokio::task::spawn_blocking(|| services(&["up", "rabbitmq"])).await.expect("the script ran");
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        services(&["down", "rabbitmq"]);
-    }
-}
-
-fn script(name: &str) -> Command {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(name);
-    let mut command = Command::new(path);
-    command.env("REGISTRAR_INSTANCE", INSTANCE).stdin(Stdio::null());
-    command
-}
-
-fn services(arguments: &[&str]) {
-    let output = script("services").args(arguments).output().expect("deploy/local/services runs");
-    assert!(output.status.success(), "services {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_202_is_settled_once_and_refusals_are_fast() {
     let sandbox = Sandbox::new("broker_restart").await;
-    let broker = OwnBroker::start();
+    let broker = OwnBroker::start("test-broker-restart").await;
     let batch = NewBatch::of(i32::try_from(PAYMENTS).expect("fits")).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", PAYMENTS).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
@@ -68,6 +26,7 @@ async fn every_202_is_settled_once_and_refusals_are_fast() {
     let system = System::with_broker(&sandbox, broker.url());
     let mut gateway = system.gateway(&[]).await;
     let mut workers = system.workers("payments,notifications").await;
+    let declared = tokio::time::Instant::now();
     let url = format!("{}/v1/payments", gateway.url);
 
     let load = stream::iter(ids.iter().zip(&registrations).enumerate())
@@ -88,6 +47,7 @@ async fn every_202_is_settled_once_and_refusals_are_fast() {
         .buffered(16)
         .collect::<Vec<_>>();
     let fault = async {
+        tokio::time::sleep_until(declared + QUEUES_REMEMBERED_AFTER).await;
         eventually("the load is under way", Duration::from_secs(30), || async { payments(&sandbox).await > 100 }).await;
         broker.kill_and_restart().await;
     };

@@ -2,8 +2,14 @@
 
 mod auth;
 mod bad_input;
-mod served;
 mod broker_restart;
 mod confirms;
+mod operations;
+mod own_broker;
+mod rejected;
+mod roles;
+mod served;
 mod spike;
+mod student_way;
 mod system;
+mod unavailable;

@@ -9,7 +9,7 @@ use contracts::{
     access_token::{AccessClaims, LIFETIME_SECS, kid},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use testkit::{Process, Sandbox, free_port};
 use uuid::Uuid;
@@ -29,7 +29,53 @@ pub struct System {
 /// A gateway that runs.
 pub struct Gateway {
     pub url: String,
+    /// Its private listener.
+    pub metrics_url: String,
     pub process: Process,
+    http: reqwest::Client,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// JSON, or the text as it came.
+    pub body: Value,
+    /// From the request to here.
+    pub after: Duration,
+}
+
+impl Gateway {
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.url))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.url))
+    }
+}
+
+/// Sends, and reads the answer.
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let asked = std::time::Instant::now();
+    let response = request.send().await.expect("the gateway answers");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer { status, headers, body, after: asked.elapsed() }
+}
+
+impl Answer {
+    /// Its body, of an answer that has this status.
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// What a client learned of one request.
@@ -59,6 +105,12 @@ impl System {
         }
     }
 
+    /// With gateways that reach their database this way.
+    pub fn with_gateway_database(mut self, url: String) -> Self {
+        self.gateway_database = url;
+        self
+    }
+
     /// Starts a gateway and waits until it is ready.
     pub async fn gateway(&self, settings: &[(&str, &str)]) -> Gateway {
         let (port, metrics) = (free_port(), free_port());
@@ -72,7 +124,7 @@ impl System {
         let mut process = Process::start("gateway", &[], env);
         let url = format!("http://127.0.0.1:{port}");
         process.wait_ready(&format!("{url}/health/ready")).await;
-        Gateway { url, process }
+        Gateway { url, metrics_url: format!("http://127.0.0.1:{metrics}"), process, http: self.http.clone() }
     }
 
     /// Starts a worker process and waits until it consumes.

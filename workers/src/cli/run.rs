@@ -68,6 +68,10 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     if let Some(plant) = settings.planted {
         runtime::planted::plant(plant);
     }
+    // Before anything else: a signal that comes during the start must not kill the process outright.
+    let stop = CancellationToken::new();
+    let health = runtime::Health::new();
+    listen_for_signals(stop.clone(), health.clone())?;
     let pools: BTreeSet<Pool> = args.pools.iter().copied().collect();
     let has = |pool: Pool| pools.contains(&Pool::All) || pools.contains(&pool);
     let queues: Vec<Queue> = Queue::ALL.into_iter().filter(|queue| has(Pool::Queue(*queue))).collect();
@@ -75,8 +79,6 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     let database = database::pool(&settings.database, &name).context("database.url")?;
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name);
     let publisher = Publisher::start(amqp.clone());
-    let stop = CancellationToken::new();
-    let health = runtime::Health::new();
     telemetry::serve(settings.metrics_listen, health.clone()).await?;
     let clock = has(Pool::Clock).then(|| {
         tokio::spawn(clock::run(database.clone(), publisher.clone(), settings.clock.clone(), stop.clone()))
@@ -95,8 +97,7 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
         stop.clone(),
     );
     tracing::info!(pools = args_text(&args.pools), "started");
-    tokio::spawn(stop_on_signal(stop.clone(), health));
-    consuming.await;
+    consuming.await?;
     stop.cancelled().await;
     if let Some(clock) = clock {
         clock.await.context("the clock panicked")??;
@@ -119,16 +120,17 @@ fn args_text(pools: &[Pool]) -> String {
     names.join(",")
 }
 
-async fn stop_on_signal(stop: CancellationToken, health: runtime::Health) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be listened to; only SIGKILL will end this process");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("asked to stop; finishing what is in hand");
-    health.drain();
-    stop.cancel();
+fn listen_for_signals(stop: CancellationToken, health: runtime::Health) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop; finishing what is in hand");
+        health.drain();
+        stop.cancel();
+    });
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
     topology::declare(&channel).await.context(
         "the topology could not be declared; a queue that exists with other arguments must be drained and deleted first",
     )?;
-    println!("{:<26} {:>9} {:>10}", "queue", "messages", "consumers");
+    let mut lines = format!("{:<26} {:>9} {:>10}\n", "queue", "messages", "consumers");
     for name in topology::queue_names() {
         let passive = QueueDeclareOptions {
             passive: true,
@@ -32,8 +32,10 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
         let queue = channel
             .queue_declare(name.as_str().into(), passive, FieldTable::default())
             .await?;
-        println!("{name:<26} {:>9} {:>10}", queue.message_count(), queue.consumer_count());
+        let (messages, consumers) = (queue.message_count(), queue.consumer_count());
+        lines.push_str(&format!("{name:<26} {messages:>9} {consumers:>10}\n"));
     }
+    print!("{lines}");
     connection.close(200, "bye".into()).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is due: holds that have ended, and holds that end soon. Judged by the database's time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use contracts::{
@@ -18,63 +18,68 @@ use uuid::Uuid;
 use crate::config::Clock;
 
 /// Commands of one kind that one tick publishes at most.
-const TICK_MAX: i64 = 512;
-/// How long a published command is not published again. Then it was lost to a database that came back older than it,
-/// or is still waiting in its queue and will absorb the repetition.
+const TICK_MAX: usize = 512;
+/// Commands of one kind that are published and not settled at most; until some are, no more are published.
+const UNSETTLED_MAX: usize = 16_384;
+/// How long a published command is not published again while it is not settled. Then it was lost to a database or broker
+/// that came back older than it, or is still waiting in its queue and will absorb the repetition.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
+/// A hold, and the end that is meant.
+type Key = (Uuid, DateTime<Utc>);
 
 /// A command to publish.
 #[derive(Debug)]
 pub(super) struct Due {
     pub event: NewEvent,
+    key: Key,
 }
 
-/// What was published recently, so that a tick does not publish it again.
+/// What was published and is not settled yet, of one kind, so that no tick looks at it again.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    published: HashMap<Uuid, Instant>,
-    new: Vec<Due>,
+pub(super) struct Unsettled {
+    published: HashMap<Key, Instant>,
 }
 
-impl Recent {
-    pub(super) fn keep_new(&mut self, due: Due) {
-        if !self.published.contains_key(&due.event.id) {
-            self.new.push(due);
-        }
-    }
-
-    pub(super) fn take_new(&mut self) -> Vec<Due> {
-        std::mem::take(&mut self.new)
-    }
-
-    pub(super) fn remember(&mut self, published: Vec<Due>) {
+impl Unsettled {
+    pub(super) fn remember(&mut self, published: &[Due]) {
         let now = Instant::now();
-        self.published.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+        self.published.extend(published.iter().map(|due| (due.key, now)));
+    }
+
+    fn retain(&mut self, is_unsettled: impl Fn(&Key) -> bool) {
         self.published
-            .extend(published.into_iter().map(|due| (due.event.id, now)));
+            .retain(|key, at| at.elapsed() < REMEMBERED && is_unsettled(key));
+    }
+
+    fn columns(&self) -> (Vec<Uuid>, Vec<DateTime<Utc>>) {
+        self.published.keys().copied().unzip()
+    }
+
+    /// How many more may be published now.
+    fn room(&self) -> i64 {
+        let room = TICK_MAX.min(UNSETTLED_MAX.saturating_sub(self.published.len()));
+        i64::try_from(room).expect("it is at most TICK_MAX")
     }
 }
 
-/// What is due now, oldest first.
-pub(super) async fn select(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
-    let mut due = expired(pool, settings).await?;
-    if settings.reminder_before_minutes > 0 {
-        due.extend(reminders(pool, settings).await?);
-    }
-    Ok(due)
-}
-
-async fn expired(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
+/// Holds that ended longer ago than the grace, oldest first.
+pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Unsettled) -> sqlx::Result<Vec<Due>> {
+    forget_ended(pool, unsettled).await?;
+    let (ids, ends) = unsettled.columns();
     let grace_seconds = Duration::from_millis(settings.hold_grace_ms).as_secs_f64();
     let holds = sqlx::query!(
         r#"SELECT id, hold_expires_at AS "hold_expires_at!"
              FROM student_registrations
             WHERE status = 'seat_held'
               AND hold_expires_at < now() - make_interval(secs => $1)
+              AND (id, hold_expires_at) NOT IN (SELECT * FROM UNNEST($2::uuid[], $3::timestamptz[]))
             ORDER BY hold_expires_at
-            LIMIT $2"#,
+            LIMIT $4"#,
         grace_seconds,
-        TICK_MAX,
+        &ids,
+        &ends,
+        unsettled.room(),
     )
     .fetch_all(pool)
     .await?;
@@ -86,6 +91,28 @@ async fn expired(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
         .into_iter()
         .map(|hold| due(hold.id, hold.hold_expires_at, &expire(hold.id, hold.hold_expires_at)))
         .collect())
+}
+
+/// A registration that is in another state, or has another end, is settled.
+async fn forget_ended(pool: &PgPool, unsettled: &mut Unsettled) -> sqlx::Result<()> {
+    let (ids, ends) = unsettled.columns();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let held = sqlx::query!(
+        r#"SELECT r.id, r.hold_expires_at AS "hold_expires_at!"
+             FROM student_registrations r
+             JOIN UNNEST($1::uuid[], $2::timestamptz[]) AS published (id, hold_expires_at)
+                  ON published.id = r.id AND published.hold_expires_at = r.hold_expires_at
+            WHERE r.status = 'seat_held'"#,
+        &ids,
+        &ends,
+    )
+    .fetch_all(pool)
+    .await?;
+    let held: HashSet<Key> = held.into_iter().map(|hold| (hold.id, hold.hold_expires_at)).collect();
+    unsettled.retain(|key| held.contains(key));
+    Ok(())
 }
 
 struct EndingHold {
@@ -102,8 +129,11 @@ struct EndingHold {
     locale: Option<String>,
 }
 
-/// Only holds that lasted longer than the reminder comes before their end: the others were just told.
-async fn reminders(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
+/// Holds that end soon and were not reminded. Only those that lasted longer than the reminder comes before their end: the
+/// others were just told.
+pub(super) async fn reminders(pool: &PgPool, settings: &Clock, unsettled: &mut Unsettled) -> sqlx::Result<Vec<Due>> {
+    forget_mailed(pool, unsettled).await?;
+    let (ids, ends) = unsettled.columns();
     let before_minutes = i32::try_from(settings.reminder_before_minutes).unwrap_or(i32::MAX);
     let holds = sqlx::query_as!(
         EndingHold,
@@ -122,10 +152,13 @@ async fn reminders(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
               AND NOT EXISTS (SELECT FROM email_logs l
                                WHERE l.dedupe_key = 'hold_expires_soon:' || r.id || ':'
                                                     || (extract(epoch FROM r.hold_expires_at) * 1000000)::bigint)
+              AND (r.id, r.hold_expires_at) NOT IN (SELECT * FROM UNNEST($2::uuid[], $3::timestamptz[]))
             ORDER BY r.hold_expires_at
-            LIMIT $2"#,
+            LIMIT $4"#,
         before_minutes,
-        TICK_MAX,
+        &ids,
+        &ends,
+        unsettled.room(),
     )
     .fetch_all(pool)
     .await?;
@@ -135,7 +168,27 @@ async fn reminders(pool: &PgPool, settings: &Clock) -> sqlx::Result<Vec<Due>> {
         .collect())
 }
 
+/// A reminder that has its line in the mail log is settled.
+async fn forget_mailed(pool: &PgPool, unsettled: &mut Unsettled) -> sqlx::Result<()> {
+    let dedupe_keys: Vec<String> = unsettled.published.keys().map(reminder_key).collect();
+    if dedupe_keys.is_empty() {
+        return Ok(());
+    }
+    let mailed = sqlx::query_scalar!(
+        "SELECT dedupe_key FROM email_logs WHERE dedupe_key = ANY ($1)",
+        &dedupe_keys
+    );
+    let mailed: HashSet<String> = mailed.fetch_all(pool).await?.into_iter().collect();
+    unsettled.retain(|key| !mailed.contains(&reminder_key(key)));
+    Ok(())
+}
+
+fn reminder_key((registration_id, end): &Key) -> String {
+    format!("hold_expires_soon:{registration_id}:{}", end.timestamp_micros())
+}
+
 fn reminder(hold: EndingHold) -> SendEmail {
+    let dedupe_key = reminder_key(&(hold.id, hold.hold_expires_at));
     SendEmail {
         to_email: hold.email,
         to_name: hold.full_name.clone(),
@@ -149,11 +202,7 @@ fn reminder(hold: EndingHold) -> SendEmail {
         }),
         token_id: None,
         attachment_file_id: None,
-        dedupe_key: format!(
-            "hold_expires_soon:{}:{}",
-            hold.id,
-            hold.hold_expires_at.timestamp_micros()
-        ),
+        dedupe_key,
     }
 }
 
@@ -166,6 +215,7 @@ fn due<C: Command>(subject: Uuid, at: DateTime<Utc>, command: &C) -> Due {
         parent: None,
     };
     Due {
+        key: (subject, at),
         event: NewEvent::new(ids::due_id(C::KIND, &subject.to_string(), at), command, &origin),
     }
 }
@@ -175,27 +225,33 @@ mod tests {
     use super::*;
 
     fn expire(at: DateTime<Utc>) -> Due {
-        due(
-            Uuid::nil(),
-            at,
-            &ExpireHold {
-                registration_id: Uuid::nil(),
-                hold_expires_at: at,
-            },
-        )
+        let hold = ExpireHold {
+            registration_id: Uuid::nil(),
+            hold_expires_at: at,
+        };
+        due(Uuid::nil(), at, &hold)
     }
 
     #[test]
-    fn what_was_published_is_remembered_and_a_renewed_hold_is_new() {
-        let at = DateTime::UNIX_EPOCH;
-        let mut recent = Recent::default();
-        recent.keep_new(expire(at));
-        let new = recent.take_new();
-        assert_eq!(new.len(), 1);
-        recent.remember(new);
-        recent.keep_new(expire(at));
-        assert!(recent.take_new().is_empty(), "published before");
-        recent.keep_new(expire(at + chrono::Duration::microseconds(1)));
-        assert_eq!(recent.take_new().len(), 1, "another end of hold is another command");
+    fn the_same_end_is_the_same_command_and_a_renewed_hold_is_another() {
+        let (end, renewed) = (
+            DateTime::UNIX_EPOCH,
+            DateTime::UNIX_EPOCH + chrono::Duration::microseconds(1),
+        );
+        assert_eq!(expire(end).event.id, expire(end).event.id);
+        assert_ne!(expire(end).event.id, expire(renewed).event.id);
+    }
+
+    #[test]
+    fn what_is_unsettled_is_bounded_and_makes_room_when_it_is_settled() {
+        let start = DateTime::UNIX_EPOCH;
+        let many =
+            (0..UNSETTLED_MAX).map(|n| expire(start + chrono::Duration::seconds(i64::try_from(n).expect("few"))));
+        let mut unsettled = Unsettled::default();
+        assert_eq!(unsettled.room(), 512);
+        unsettled.remember(&many.collect::<Vec<_>>());
+        assert_eq!(unsettled.room(), 0);
+        unsettled.retain(|(_, end)| *end > start);
+        assert_eq!(unsettled.room(), 1);
     }
 }

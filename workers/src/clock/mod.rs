@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Clock, runtime::chain};
-use due::{Due, Recent};
+use due::{Due, Unsettled};
 
 /// The advisory lock of the one clock that is active: "clock" in ASCII.
 const LOCK: i64 = 0x63_6c6f_636b;
@@ -36,7 +36,8 @@ pub async fn run(
         publisher,
         settings,
         lock: None,
-        recent: Recent::default(),
+        expiries: Unsettled::default(),
+        reminders: Unsettled::default(),
         pruned: None,
     };
     loop {
@@ -64,7 +65,8 @@ struct Ticker {
     settings: Clock,
     /// Holds the advisory lock for as long as it is open.
     lock: Option<PgConnection>,
-    recent: Recent,
+    expiries: Unsettled,
+    reminders: Unsettled,
     pruned: Option<Instant>,
 }
 
@@ -73,21 +75,25 @@ impl Ticker {
         if !self.is_active().await? {
             return Ok(());
         }
-        for due in due::select(&self.pool, &self.settings).await? {
-            self.recent.keep_new(due);
+        let expired = due::expired(&self.pool, &self.settings, &mut self.expiries).await?;
+        publish(&self.publisher, &expired).await?;
+        self.expiries.remember(&expired);
+        if self.settings.reminder_before_minutes > 0 {
+            let reminders = due::reminders(&self.pool, &self.settings, &mut self.reminders).await?;
+            publish(&self.publisher, &reminders).await?;
+            self.reminders.remember(&reminders);
         }
-        let new: Vec<Due> = self.recent.take_new();
-        let count = new.len();
-        if count > 0 {
-            let events: Vec<NewEvent> = new.iter().map(|due| due.event.clone()).collect();
-            self.publisher.publish_all(events).await?;
-            self.recent.remember(new);
-            tracing::info!(count, "published what is due");
-        }
+        self.prune().await
+    }
+
+    /// Once an interval, and at every tick while there is more than one small delete takes.
+    async fn prune(&mut self) -> anyhow::Result<()> {
         let every = Duration::from_millis(self.settings.prune_every_ms);
         if self.pruned.is_none_or(|at| at.elapsed() >= every) {
             self.pruned = Some(Instant::now());
-            prune::prune(&self.pool, &self.settings).await?;
+            if prune::prune(&self.pool, &self.settings).await? {
+                self.pruned = None;
+            }
         }
         Ok(())
     }
@@ -111,4 +117,13 @@ impl Ticker {
         }
         Ok(taken)
     }
+}
+
+async fn publish(publisher: &Publisher, due: &[Due]) -> anyhow::Result<()> {
+    if !due.is_empty() {
+        let events: Vec<NewEvent> = due.iter().map(|due| due.event.clone()).collect();
+        publisher.publish_all(events).await?;
+        tracing::info!(count = due.len(), "published what is due");
+    }
+    Ok(())
 }

@@ -4,8 +4,8 @@ use sqlx::PgPool;
 
 use crate::config::Clock;
 
-/// One small delete of each table.
-pub(super) async fn prune(pool: &PgPool, settings: &Clock) -> sqlx::Result<()> {
+/// One small delete of each table; answers whether one of them may have more to delete.
+pub(super) async fn prune(pool: &PgPool, settings: &Clock) -> sqlx::Result<bool> {
     let limit = i64::from(settings.prune_batch);
     let operations_keep_days = i32::try_from(settings.operations_keep_days).unwrap_or(i32::MAX);
     let expired_keep_days = i32::try_from(settings.expired_keep_days).unwrap_or(i32::MAX);
@@ -50,5 +50,6 @@ pub(super) async fn prune(pool: &PgPool, settings: &Clock) -> sqlx::Result<()> {
     if operations + sessions + tokens > 0 {
         tracing::info!(operations, sessions, tokens, "pruned");
     }
-    Ok(())
+    let limit = u64::from(settings.prune_batch);
+    Ok(operations >= limit || sessions >= limit || tokens >= limit)
 }

@@ -19,8 +19,7 @@ pub async fn create(
     tx: &mut PgConnection,
     links: impl IntoIterator<Item = (Uuid, Uuid, Option<DateTime<Utc>>)>,
 ) -> Result<HashMap<Uuid, Uuid>, Failure> {
-    let links: Vec<(Uuid, (Uuid, Uuid, Option<DateTime<Utc>>))> =
-        links.into_iter().map(|link| (ids::new_id(), link)).collect();
+    let links: Vec<(Uuid, _)> = links.into_iter().map(|link| (ids::new_id(), link)).collect();
     if links.is_empty() {
         return Ok(HashMap::new());
     }

@@ -111,7 +111,7 @@ impl Letter {
     }
 
     fn class_label(&self) -> &'static str {
-        ["undecodable", "process_death", "unknown_kind", "poison", "data", "conflict", "retry", "leased"]
+        ["undecodable", "process_death", "unknown_kind", "poison", "data", "conflict", "retry"]
             .into_iter()
             .find(|class| *class == self.error_class)
             .unwrap_or("other")

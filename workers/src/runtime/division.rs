@@ -28,7 +28,8 @@ where
     F: FnMut(Range<usize>) -> Fut,
     Fut: Future<Output = Result<(), Failure>>,
 {
-    let mut work = VecDeque::from([0..len]);
+    let mut work = VecDeque::new();
+    work.push_back(0..len);
     while let Some(range) = work.pop_front() {
         if range.is_empty() {
             continue;

@@ -114,10 +114,7 @@ impl<E: Effect> EffectSettler<E> {
             .map(|index| match claims.next_if(|(next, _)| *next == index).map(|(_, claim)| claim) {
                 Some(Claim::Do(work)) => Ok(Claimed::Do(work)),
                 Some(Claim::Done) => Ok(Claimed::Fate(Fate::Duplicate { follow_ups: Vec::new() })),
-                Some(Claim::Later) => {
-                    let text = "somebody else is at it".to_owned();
-                    Ok(Claimed::Fate(Fate::Retry { class: "leased", text }))
-                }
+                Some(Claim::Later) => Ok(Claimed::Fate(Fate::Later)),
                 None => {
                     let (event, delivery) = (&events[positions[index]], &deliveries[index]);
                     self.duplicate(context, event, delivery, settled.get(&delivery.id)).map(Claimed::Fate)

@@ -23,6 +23,8 @@ pub enum Fate {
     },
     /// Settled before; its follow-ups go out again, in case they did not the first time.
     Duplicate { follow_ups: Vec<NewEvent> },
+    /// Somebody else is at it: look again soon. No failure, so it neither counts nor climbs the ladder.
+    Later,
     /// Later, through the ladder.
     Retry { class: &'static str, text: String },
     /// Never: to the dead letters.
@@ -44,6 +46,7 @@ impl Fate {
         match self {
             Fate::Settled { state, .. } => state,
             Fate::Duplicate { .. } => "duplicate",
+            Fate::Later => "later",
             Fate::Retry { .. } => "retry",
             Fate::Poison { .. } => "poison",
         }
@@ -71,6 +74,10 @@ impl Dues {
                 self.follow(follow_ups);
             }
             Fate::Duplicate { follow_ups } => self.follow(follow_ups),
+            Fate::Later => match event.queue() {
+                Some(queue) => self.publish.push((Target::retry(queue, 0), event.bytes.clone())),
+                None => self.publish.push((Target::Dead, event.bytes.clone())),
+            },
             Fate::Retry { class, text } => {
                 let bytes = event.after_failure(class, &text);
                 let target = match event.queue() {

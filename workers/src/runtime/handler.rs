@@ -32,6 +32,13 @@ pub struct Delivery<C> {
     pub attempt: u16,
 }
 
+/// What `apply` and `mark` answer: the outcomes of a handler or an effect, in the batch's order.
+pub type Outcomes<R, M> = Result<Vec<Outcome<R, M>>, Failure>;
+
+/// What `mark` is shown of one effect: the delivery, what was claimed, and what came of it.
+pub type PerformedEffect<'a, E> =
+    (&'a Delivery<<E as Effect>::Command>, &'a <E as Effect>::Work, &'a Result<<E as Effect>::Done, Failure>);
+
 /// Settles one kind of command, a whole batch at a time, in one transaction.
 pub trait Handler: Send + Sync + 'static {
     /// The message.
@@ -54,7 +61,7 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         tx: &mut PgConnection,
         batch: &[Delivery<Self::Command>],
-    ) -> impl Future<Output = Result<Vec<Outcome<Self::Result, Self::Memo>>, Failure>> + Send;
+    ) -> impl Future<Output = Outcomes<Self::Result, Self::Memo>> + Send;
 
     /// What follows: a pure function of the command and its committed outcome, so that a redelivery computes the same.
     fn follow_ups(
@@ -79,7 +86,7 @@ pub enum Claim<W> {
 
 /// Settles commands whose effect leaves the building (SMTP, a file store), at least once: claim (lease), do concurrently,
 /// mark. `claim` and `mark` are one transaction each.
-pub trait Effect: Send + Sync + 'static {
+pub trait Effect: Sized + Send + Sync + 'static {
     /// The message.
     type Command: Command;
     /// What `perform` needs, read by `claim`.
@@ -124,8 +131,8 @@ pub trait Effect: Send + Sync + 'static {
     fn mark(
         &self,
         tx: &mut PgConnection,
-        performed: &[(&Delivery<Self::Command>, &Self::Work, &Result<Self::Done, Failure>)],
-    ) -> impl Future<Output = Result<Vec<Outcome<Self::Result, Self::Memo>>, Failure>> + Send;
+        performed: &[PerformedEffect<'_, Self>],
+    ) -> impl Future<Output = Outcomes<Self::Result, Self::Memo>> + Send;
 
     /// As [`Handler::follow_ups`].
     fn follow_ups(

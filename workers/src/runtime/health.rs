@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,13 +35,19 @@ pub enum State {
 #[derive(Clone, Default)]
 pub struct Health {
     consumers: Arc<Mutex<HashMap<String, (State, Instant)>>>,
-    draining: Arc<std::sync::atomic::AtomicBool>,
+    started: Arc<AtomicBool>,
+    draining: Arc<AtomicBool>,
 }
 
 impl Health {
     /// Nobody consumes yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on every consumer is known; before, nothing is ready.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
     }
 
     /// Notes what a consumer does now; the time counts from when the state changed, or a batch began.
@@ -52,7 +61,7 @@ impl Health {
 
     /// From now on not ready: the process finishes what it has in hand.
     pub fn drain(&self) {
-        self.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether the process should be kept, and what speaks against it.
@@ -81,8 +90,11 @@ impl Health {
     /// # Errors
     /// One sentence a consumer that has none.
     pub fn ready(&self) -> Result<(), Vec<String>> {
-        if self.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.draining.load(Ordering::Relaxed) {
             return Err(vec!["draining".to_owned()]);
+        }
+        if !self.started.load(Ordering::Relaxed) {
+            return Err(vec!["starting".to_owned()]);
         }
         let consumers = self.consumers.lock().expect("no code panics while it holds the states");
         let missing: Vec<String> = consumers

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use anyhow::Context as _;
 use chrono::Utc;
 use contracts::{
     Queue,
@@ -9,14 +10,15 @@ use contracts::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use sqlx::PgPool;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     collect::Batch,
     consumer::{Context, Interrupted, Settler, consume, queue_name},
     dead::DeadSettler,
     fate::{Dues, Fate},
-    health::Health,
+    health::{Health, State},
     raw_event::{RawEvent, Undecodable},
     registry::Registry,
 };
@@ -43,8 +45,11 @@ pub struct Pools {
 }
 
 /// Consumes until `stop`; returns when everything in hand is acked or given back.
-pub async fn run(pools: Pools, stop: CancellationToken) {
-    let tasks = TaskTracker::new();
+///
+/// # Errors
+/// Where a consumer panicked: the process is not to be trusted and must be started anew.
+pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
     let pool_settler: Arc<dyn Settler> = Arc::new(PoolSettler);
     for queue in &pools.queues {
         for number in 0..pools.settings.consumers {
@@ -58,16 +63,26 @@ pub async fn run(pools: Pools, stop: CancellationToken) {
         let context = pools.dead_context(&stop);
         tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(DeadSettler)));
     }
-    tasks.close();
-    tasks.wait().await;
+    pools.health.started();
+    let mut panicked = None;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a consumer panicked; the process ends");
+            stop.cancel();
+            panicked = Some(error);
+        }
+    }
+    panicked.map_or(Ok(()), |error| Err(error).context("a consumer panicked"))
 }
 
 impl Pools {
     fn context(&self, queue: Queue, number: u32, quarantine: bool, stop: &CancellationToken) -> Context {
         let queue_name = queue_name(queue, quarantine);
+        let consumer = format!("{queue_name}-{number}-{}", std::process::id());
+        self.health.set(&consumer, State::BrokerAway);
         Context {
             pool_name: queue.name(),
-            consumer: format!("{queue_name}-{number}-{}", std::process::id()),
+            consumer,
             queue: queue_name,
             source: format!("/workers/{}", queue.name()),
             rows_max: if quarantine { 1 } else { self.settings.batch_max },
@@ -83,13 +98,22 @@ impl Pools {
     }
 
     fn dead_context(&self, stop: &CancellationToken) -> Context {
+        let consumer = format!("dead-letters-{}", std::process::id());
+        self.health.set(&consumer, State::BrokerAway);
         Context {
             pool_name: "dead-letters",
-            consumer: format!("dead-letters-{}", std::process::id()),
+            consumer,
             queue: topology::DEAD.to_owned(),
             source: "/workers/dead-letters".to_owned(),
+            rows_max: self.settings.batch_max,
             deliveries_max: usize::MAX,
-            ..self.context(Queue::Email, 0, false, stop)
+            prefetch: self.settings.prefetch,
+            settings: self.settings.clone(),
+            database: self.database.clone(),
+            publisher: self.publisher.clone(),
+            registry: self.registry.clone(),
+            health: self.health.clone(),
+            stop: stop.clone(),
         }
     }
 }
@@ -131,7 +155,7 @@ impl Settler for QuarantineSettler {
 
 fn park_undecodable(undecodable: Undecodable) -> (Target, bytes::Bytes) {
     tracing::warn!(reason = undecodable.reason, bytes = undecodable.bytes.len(), "undecodable");
-    (Target::Dead, undecodable.bytes)
+    (Target::Undecodable, undecodable.bytes)
 }
 
 /// Groups by kind, in the order in which kinds first appear, keeping the order within a kind.

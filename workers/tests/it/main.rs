@@ -1,10 +1,16 @@
 //! Tests on real services: every test has a database and a vhost of its own.
 
 mod catalog;
+mod clock;
+mod documents;
 mod duplicates;
+mod email;
+mod invoicing;
 mod killed;
 mod liveness;
+mod notifications;
 mod payments;
 mod poison;
 mod registrations;
+mod statements;
 mod support;

@@ -121,6 +121,18 @@ pub async fn settled(sandbox: &Sandbox, id: Uuid) -> (String, Value) {
     .await
 }
 
+/// Waits until a process, seen through its metrics, has acked so many batches of a pool.
+pub async fn acked(port: u16, pool: &str, batches: u64) {
+    let line = format!("stage_seconds_count{{pool=\"{pool}\",stage=\"ack\"}} ");
+    eventually("the batch is acked", SETTLED_LIMIT, || async {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.ok()?;
+        let metrics = answer.text().await.ok()?;
+        let count: u64 = metrics.lines().find_map(|l| l.strip_prefix(&line))?.trim().parse().ok()?;
+        (count >= batches).then_some(())
+    })
+    .await;
+}
+
 /// One number from the database.
 pub async fn count(sandbox: &Sandbox, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&sandbox.db).await.expect("a counting query")

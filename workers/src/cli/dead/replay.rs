@@ -145,7 +145,7 @@ fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<Revived, String> {
     let kind = Kind::named(&event.kind).ok_or_else(|| format!("this program does not know the kind {}", event.kind))?;
     if let Some(edit) = edit {
         (kind.check)(edit.get().as_bytes()).map_err(|why| format!("the edited data is no {}: {why}", kind.name))?;
-        event.data = std::borrow::Cow::Borrowed(edit);
+        event.data = edit;
     }
     event.attempt = 0;
     event.replay = event.replay.saturating_add(1);

@@ -61,9 +61,12 @@ pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
         .collect();
     for chunk in students.chunks(CHUNK) {
         hold_seats(database, chunk).await?;
-        let lines = chunk.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-        println!("{}", lines.join("\n"));
     }
+    let lines = students
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<Vec<_>, _>>()?;
+    println!("{}", lines.join("\n"));
     Ok(())
 }
 

@@ -1,0 +1,111 @@
+//! What became of a request: told as soon as it is settled, on any gateway, to whoever may know and to nobody else.
+
+use std::time::{Duration, Instant};
+
+use contracts::Role;
+use serde_json::{Value, json};
+use testkit::{
+    Sandbox, eventually,
+    fixtures::{self, NewBatch},
+};
+
+use crate::system::{Gateway, System, answer, token};
+
+/// What is awaited is read every five seconds even if nobody tells: whoever is told sooner, each time, was told live.
+const WELL_BELOW_THE_POLL: Duration = Duration::from_millis(1_500);
+
+async fn waiters(gateway: &Gateway) -> u64 {
+    let metrics = reqwest::get(format!("{}/metrics", gateway.metrics_url)).await.expect("the private listener answers");
+    let metrics = metrics.text().await.expect("text");
+    let line = metrics.lines().find_map(|line| line.strip_prefix("gateway_waiters "));
+    line.map_or(0, |number| number.trim().parse::<f64>().expect("a number") as u64)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_at_another_gateway_is_told_at_once() {
+    let sandbox = Sandbox::new("live across").await;
+    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+    let system = System::of(&sandbox);
+    let (mut first, mut second) = tokio::join!(system.gateway(&[]), system.gateway(&[]));
+    let mut workers = system.workers("all").await;
+    for round in 0..4 {
+        workers.signal("STOP");
+        let body = json!({
+            "batch_id": batch.id,
+            "email": sandbox.email(&format!("visitor{round}")),
+            "full_name": "A visitor",
+        });
+        let accepted = answer(first.post("/v1/registrations").json(&body)).await;
+        let location = accepted.header("location").expect("a 202 says where to look").to_owned();
+        assert_eq!((accepted.status, accepted.header("retry-after")), (202, Some("1")));
+        let told = answer(second.get(&format!("{location}?wait=20")));
+        let worked = async {
+            eventually("the other gateway waits", Duration::from_secs(5), || async { waiters(&second).await == 1 }).await;
+            workers.signal("CONT");
+            Instant::now()
+        };
+        let (told, since) = tokio::join!(told, worked);
+        let after = since.elapsed();
+        assert_eq!(told.expect(200)["state"], "succeeded");
+        assert!(after < WELL_BELOW_THE_POLL, "round {round}: told after {after:?}");
+    }
+    sandbox.assert_drained().await;
+    for process in [&mut first.process, &mut second.process, &mut workers] {
+        assert!(process.terminate().await.success());
+    }
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_is_shown_to_its_owner_alone() {
+    let sandbox = Sandbox::new("whose operation").await;
+    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+    let user = async |name: &str, role| fixtures::user(&sandbox.db, &sandbox.email(name), role).await.id;
+    let (asha, bela) = (user("asha", Role::Student).await, user("bela", Role::Student).await);
+    let admin = token(user("admin", Role::Admin).await, Role::Admin);
+    let (asha, bela) = (token(asha, Role::Student), token(bela, Role::Student));
+    let system = System::of(&sandbox);
+    let (mut gateway, mut workers) = tokio::join!(system.gateway(&[]), system.workers("all"));
+    let post = || {
+        let request = gateway.post("/v1/registrations").bearer_auth(&asha).header("Idempotency-Key", "mine");
+        answer(request.json(&json!({ "batch_id": batch.id })))
+    };
+    let first = post().await;
+    assert_eq!(first.header("idempotency-replayed"), None);
+    let id = first.expect(202)["id"].as_str().expect("an id").to_owned();
+    let again = post().await;
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.expect(202)["id"], id, "the same operation");
+
+    let path = format!("/v1/operations/{id}");
+    let show = |token: &str| answer(gateway.get(&path).bearer_auth(token));
+    let mine = answer(gateway.get(&format!("{path}?wait=10")).bearer_auth(&asha)).await.expect(200);
+    assert_eq!((mine["state"].as_str(), mine["id"].as_str()), (Some("succeeded"), Some(id.as_str())));
+    assert_eq!(show(&bela).await.expect(404)["type"], "/problems/not-found", "another student's");
+    answer(gateway.get(&path)).await.expect(404);
+    assert_eq!(show(&admin).await.expect(200)["state"], "succeeded");
+    for forged in forgeries(&id) {
+        answer(gateway.get(&format!("/v1/operations/{forged}")).bearer_auth(&asha)).await.expect(404);
+    }
+
+    let list = async |token: &str| -> Vec<Value> {
+        let page = answer(gateway.get("/v1/operations").bearer_auth(token)).await.expect(200);
+        page["items"].as_array().expect("a list").clone()
+    };
+    let listed = list(&asha).await;
+    assert_eq!((listed.len(), &listed[0]["id"], &listed[0]["state"]), (1, &json!(id), &json!("succeeded")));
+    assert!(list(&bela).await.is_empty());
+    sandbox.assert_drained().await;
+    assert!(workers.terminate().await.success() && gateway.process.terminate().await.success());
+    sandbox.close().await;
+}
+
+/// Ids that look like this one and were never handed out.
+fn forgeries(id: &str) -> [String; 4] {
+    let replace = |at: usize| {
+        let mut bytes = id.as_bytes().to_vec();
+        bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+        String::from_utf8(bytes).expect("ASCII")
+    };
+    [replace(5), replace(id.len() - 1), format!("{id}0"), "op_1".to_owned()]
+}
