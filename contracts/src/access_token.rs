@@ -77,10 +77,7 @@ mod tests {
     fn claims_live_as_long_as_they_are_told() {
         let now = DateTime::from_timestamp(1_767_225_600, 0).expect("in range");
         let claims = AccessClaims::new(Uuid::nil(), Role::Student, Uuid::max(), now, LIFETIME_SECS);
-        assert_eq!(
-            (claims.iat, claims.nbf, claims.exp),
-            (1_767_225_600, 1_767_225_600, 1_767_226_200)
-        );
+        assert_eq!((claims.iat, claims.nbf, claims.exp), (1_767_225_600, 1_767_225_600, 1_767_226_200));
         let json = serde_json::to_value(&claims).expect("serialises");
         assert_eq!(json["role"], "student");
         assert_eq!(serde_json::from_value::<AccessClaims>(json).expect("reads"), claims);

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::{
     Command, Queue,
     messages::{
-        CancelRegistration, ConfirmRegistration, CreateNotification, DecidePayment, ExpireHold, IssueInvoice, RenderInvoice,
-        ReviewRegistration, SendEmail, SubmitPayment, SubmitRegistration,
+        CancelRegistration, ConfirmRegistration, CreateNotification, DecidePayment, ExpireHold, IssueInvoice,
+        RenderInvoice, ReviewRegistration, SendEmail, SubmitPayment, SubmitRegistration,
     },
 };
 

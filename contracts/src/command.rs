@@ -25,14 +25,8 @@ pub enum Queue {
 
 impl Queue {
     /// Every work queue, in the order of a student's way.
-    pub const ALL: [Queue; 6] = [
-        Queue::Registrations,
-        Queue::Payments,
-        Queue::Invoicing,
-        Queue::Documents,
-        Queue::Notifications,
-        Queue::Email,
-    ];
+    pub const ALL: [Queue; 6] =
+        [Queue::Registrations, Queue::Payments, Queue::Invoicing, Queue::Documents, Queue::Notifications, Queue::Email];
 
     /// The queue's name at the broker, which is also its routing key and the name of its pool.
     pub const fn name(self) -> &'static str {

@@ -156,7 +156,8 @@ pub struct Draft {
 impl Draft {
     /// Serialises a command.
     pub fn new<C: Command>(command: &C) -> Self {
-        let data = serde_json::value::to_raw_value(command).expect("commands serialise: plain structs with string keys");
+        let data =
+            serde_json::value::to_raw_value(command).expect("commands serialise: plain structs with string keys");
         let fingerprint = Fingerprint::of(C::KIND, data.get().as_bytes());
         Self { kind: C::KIND, queue: C::QUEUE, subject: command.partition_key(), fingerprint, data }
     }
@@ -181,13 +182,7 @@ impl Draft {
             error_text: None,
             data: &self.data,
         };
-        NewEvent {
-            id,
-            queue: self.queue,
-            kind: self.kind,
-            bytes: event.encode(),
-            fingerprint: self.fingerprint,
-        }
+        NewEvent { id, queue: self.queue, kind: self.kind, bytes: event.encode(), fingerprint: self.fingerprint }
     }
 }
 

@@ -16,10 +16,8 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// Every checked-in document: its path under `contracts/`, and what it must say.
 pub fn documents() -> Vec<(String, Value)> {
-    let mut documents: Vec<_> = CATALOG
-        .iter()
-        .map(|kind| (format!("schemas/{}.json", kind.name), message_schema(kind)))
-        .collect();
+    let mut documents: Vec<_> =
+        CATALOG.iter().map(|kind| (format!("schemas/{}.json", kind.name), message_schema(kind))).collect();
     documents.push(("schemas/cloudevent.json".to_owned(), event_schema()));
     documents.push(("asyncapi.json".to_owned(), asyncapi()));
     documents
@@ -28,9 +26,7 @@ pub fn documents() -> Vec<(String, Value)> {
 /// The schema of one kind's data.
 pub fn message_schema(kind: &Kind) -> Value {
     let mut schema = (kind.schema)().to_value();
-    let members = schema
-        .as_object_mut()
-        .expect("a command is a struct, so its schema is an object");
+    let members = schema.as_object_mut().expect("a command is a struct, so its schema is an object");
     members.insert("$schema".to_owned(), DIALECT.into());
     members.insert("$id".to_owned(), format!("{ID_BASE}{}.json", kind.name).into());
     members.insert("examples".to_owned(), json!([(kind.example)()]));
@@ -82,14 +78,9 @@ fn count(description: &str) -> Value {
 
 /// The AsyncAPI 3.0 document: a channel a queue, a message a kind; the gateway and the workers send, the pools receive.
 pub fn asyncapi() -> Value {
-    let channels: Map<String, Value> = Queue::ALL
-        .into_iter()
-        .map(|queue| (queue.name().to_owned(), channel(queue)))
-        .collect();
-    let messages: Map<String, Value> = CATALOG
-        .iter()
-        .map(|kind| (kind.name.to_owned(), message(kind)))
-        .collect();
+    let channels: Map<String, Value> =
+        Queue::ALL.into_iter().map(|queue| (queue.name().to_owned(), channel(queue))).collect();
+    let messages: Map<String, Value> = CATALOG.iter().map(|kind| (kind.name.to_owned(), message(kind))).collect();
     let operations: Map<String, Value> = Queue::ALL.into_iter().flat_map(operations).collect();
     json!({
         "asyncapi": "3.0.0",
@@ -117,12 +108,7 @@ fn kinds_of(queue: Queue) -> impl Iterator<Item = &'static Kind> {
 fn channel(queue: Queue) -> Value {
     let name = queue.name();
     let messages: Map<String, Value> = kinds_of(queue)
-        .map(|kind| {
-            (
-                kind.name.to_owned(),
-                json!({ "$ref": format!("#/components/messages/{}", kind.name) }),
-            )
-        })
+        .map(|kind| (kind.name.to_owned(), json!({ "$ref": format!("#/components/messages/{}", kind.name) })))
         .collect();
     json!({
         "address": name,
@@ -138,9 +124,8 @@ fn channel(queue: Queue) -> Value {
 
 fn operations(queue: Queue) -> Vec<(String, Value)> {
     let name = queue.name();
-    let messages: Vec<_> = kinds_of(queue)
-        .map(|kind| json!({ "$ref": format!("#/channels/{name}/messages/{}", kind.name) }))
-        .collect();
+    let messages: Vec<_> =
+        kinds_of(queue).map(|kind| json!({ "$ref": format!("#/channels/{name}/messages/{}", kind.name) })).collect();
     let operation = |action: &str, summary: String, bindings: Value| {
         json!({
             "action": action,
@@ -153,17 +138,10 @@ fn operations(queue: Queue) -> Vec<(String, Value)> {
     let sent = json!({ "deliveryMode": 2, "bindingVersion": "0.3.0" });
     let received = json!({ "ack": true, "bindingVersion": "0.3.0" });
     vec![
-        (
-            format!("send.{name}"),
-            operation("send", format!("Ask the pool `{name}`, and await the confirm."), sent),
-        ),
+        (format!("send.{name}"), operation("send", format!("Ask the pool `{name}`, and await the confirm."), sent)),
         (
             format!("receive.{name}"),
-            operation(
-                "receive",
-                format!("Settle what `{name}` holds, each event once in effect."),
-                received,
-            ),
+            operation("receive", format!("Settle what `{name}` holds, each event once in effect."), received),
         ),
     ]
 }
@@ -188,15 +166,10 @@ fn component_schemas() -> Map<String, Value> {
     for kind in CATALOG {
         let own = json!({ "properties": { "type": { "const": kind.name }, "data": reference(kind.name) } });
         schemas.insert(kind.name.to_owned(), component_schema(kind));
-        schemas.insert(
-            format!("event.{}", kind.name),
-            json!({ "allOf": [reference("cloudevent"), own] }),
-        );
+        schemas.insert(format!("event.{}", kind.name), json!({ "allOf": [reference("cloudevent"), own] }));
     }
     for queue in Queue::ALL {
-        let events: Vec<_> = kinds_of(queue)
-            .map(|kind| reference(&format!("event.{}", kind.name)))
-            .collect();
+        let events: Vec<_> = kinds_of(queue).map(|kind| reference(&format!("event.{}", kind.name))).collect();
         let batch =
             json!({ "type": "array", "minItems": 1, "maxItems": BATCH_EVENTS_MAX, "items": { "anyOf": events } });
         schemas.insert(format!("batch.{}", queue.name()), batch);

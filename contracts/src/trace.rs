@@ -59,7 +59,8 @@ impl FromStr for TraceParent {
         else {
             return Err(BadTraceParent);
         };
-        if trace.len() != 32 || span.len() != 16 || flags.len() != 2 || ![trace, span, flags].into_iter().all(lower_hex) {
+        if trace.len() != 32 || span.len() != 16 || flags.len() != 2 || ![trace, span, flags].into_iter().all(lower_hex)
+        {
             return Err(BadTraceParent);
         }
         let trace_id = u128::from_str_radix(trace, 16).map_err(|_| BadTraceParent)?;

@@ -81,7 +81,9 @@ impl Checks {
 
 /// Whether it looks like an address that mail can be sent to.
 pub fn is_email(value: &str) -> bool {
-    let Some((local, domain)) = value.rsplit_once('@') else { return false };
+    let Some((local, domain)) = value.rsplit_once('@') else {
+        return false;
+    };
     let label = |l: &str| {
         !l.is_empty()
             && l.len() <= 63
@@ -113,9 +115,9 @@ pub fn normalise_reference(value: &str) -> String {
 
 /// Active ISO 4217 codes with two decimals, which is what `numeric(14,2)` can hold exactly.
 const CURRENCIES: &[&str] = &[
-    "AED", "AUD", "BDT", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EGP", "EUR", "GBP", "GHS", "HKD", "IDR", "ILS", "INR",
-    "KES", "LKR", "MXN", "MYR", "NGN", "NOK", "NPR", "NZD", "PHP", "PKR", "PLN", "QAR", "RON", "SAR", "SEK", "SGD", "THB",
-    "TRY", "TZS", "UAH", "USD", "ZAR",
+    "AED", "AUD", "BDT", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EGP", "EUR", "GBP", "GHS", "HKD", "IDR", "ILS",
+    "INR", "KES", "LKR", "MXN", "MYR", "NGN", "NOK", "NPR", "NZD", "PHP", "PKR", "PLN", "QAR", "RON", "SAR", "SEK",
+    "SGD", "THB", "TRY", "TZS", "UAH", "USD", "ZAR",
 ];
 
 /// Whether it is a currency that the platform takes.
@@ -145,7 +147,9 @@ mod tests {
         for good in ["a@b.co", "first.last+tag@sub.example.org", "o'neil@x-y.in"] {
             assert!(is_email(good), "{good}");
         }
-        for bad in ["", "a", "a@b", "@b.co", "a@.co", "a@b..co", "a b@c.de", "a@b.co\r\nBcc: x@y.zz", ".a@b.co", "a@-b.co"] {
+        for bad in
+            ["", "a", "a@b", "@b.co", "a@.co", "a@b..co", "a b@c.de", "a@b.co\r\nBcc: x@y.zz", ".a@b.co", "a@-b.co"]
+        {
             assert!(!is_email(bad), "{bad}");
         }
     }

@@ -160,18 +160,8 @@ pub struct Catalogue {
 impl Catalogue {
     /// Empty.
     pub fn new(db: PgPool, redis: Option<ConnectionManager>, redis_timeout: Duration) -> Self {
-        let seats = Cache::builder()
-            .max_capacity(BATCHES_MAX)
-            .time_to_live(SEATS_AGE)
-            .build();
-        Self {
-            db,
-            snapshot: RwLock::default(),
-            refreshing: tokio::sync::Mutex::default(),
-            seats,
-            redis,
-            redis_timeout,
-        }
+        let seats = Cache::builder().max_capacity(BATCHES_MAX).time_to_live(SEATS_AGE).build();
+        Self { db, snapshot: RwLock::default(), refreshing: tokio::sync::Mutex::default(), seats, redis, redis_timeout }
     }
 
     /// What is on offer, at most five seconds old.
@@ -189,11 +179,7 @@ impl Catalogue {
     /// 422 `unknown-batch` or `batch-closed`, with the field.
     pub async fn check_open(&self, batch_id: Uuid) -> ApiResult<()> {
         let known = self.last_known();
-        if known.is_some_and(|known| {
-            known
-                .batch(batch_id)
-                .is_some_and(|batch| known.takes_registrations(batch))
-        }) {
+        if known.is_some_and(|known| known.batch(batch_id).is_some_and(|batch| known.takes_registrations(batch))) {
             return Ok(());
         }
         let snapshot = match self.no_older_than(REFUSAL_AGE).await {
@@ -204,12 +190,7 @@ impl Catalogue {
             }
         };
         let Some(batch) = snapshot.batch(batch_id) else {
-            return Err(refused(
-                ProblemType::UnknownBatch,
-                "batch_id",
-                "unknown",
-                "There is no such batch.",
-            ));
+            return Err(refused(ProblemType::UnknownBatch, "batch_id", "unknown", "There is no such batch."));
         };
         if snapshot.takes_registrations(batch) {
             return Ok(());
@@ -322,19 +303,7 @@ async fn read(db: &PgPool) -> sqlx::Result<Snapshot> {
     )
     .fetch_all(db)
     .await?;
-    let database_time = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
-        .fetch_one(db)
-        .await?;
-    let by_id = batches
-        .iter()
-        .enumerate()
-        .map(|(index, batch)| (batch.id, index))
-        .collect();
-    Ok(Snapshot {
-        courses,
-        batches,
-        by_id,
-        database_time,
-        read_at: Instant::now(),
-    })
+    let database_time = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(db).await?;
+    let by_id = batches.iter().enumerate().map(|(index, batch)| (batch.id, index)).collect();
+    Ok(Snapshot { courses, batches, by_id, database_time, read_at: Instant::now() })
 }

@@ -79,10 +79,7 @@ async fn list_batches(
     responses((status = 200, description = "The batch.", body = Batch)), security(()))]
 async fn show_batch(State(app): State<App>, Id(id): Id, headers: HeaderMap) -> ApiResult<Response> {
     let snapshot = app.catalogue.snapshot().await?;
-    Ok(page::respond(
-        &headers,
-        snapshot.batch(id).ok_or_else(ApiError::not_found)?,
-    ))
+    Ok(page::respond(&headers, snapshot.batch(id).ok_or_else(ApiError::not_found)?))
 }
 
 /// The seats of a batch

@@ -215,11 +215,7 @@ impl Settings {
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
         }
-        figment = figment.merge(
-            Env::prefixed(ENV_PREFIX)
-                .filter(|key| !key.starts_with("SECRETS__"))
-                .split("__"),
-        );
+        figment = figment.merge(Env::prefixed(ENV_PREFIX).filter(|key| !key.starts_with("SECRETS__")).split("__"));
         // As text whatever they look like: `Env` would read a key made of digits as a number.
         for (key, value) in Env::prefixed(SECRETS_ENV_PREFIX).iter() {
             figment = figment.merge(Serialized::default(&format!("secrets.{key}"), value));
@@ -240,14 +236,8 @@ impl Settings {
                 wrong.push(message.to_owned());
             }
         };
-        ensure(
-            !self.database.url.expose_secret().is_empty(),
-            "database.url is missing (REGISTRAR__DATABASE__URL)",
-        );
-        ensure(
-            !self.amqp.url.expose_secret().is_empty(),
-            "amqp.url is missing (REGISTRAR__AMQP__URL)",
-        );
+        ensure(!self.database.url.expose_secret().is_empty(), "database.url is missing (REGISTRAR__DATABASE__URL)");
+        ensure(!self.amqp.url.expose_secret().is_empty(), "amqp.url is missing (REGISTRAR__AMQP__URL)");
         for (name, secret) in [
             ("operation_id", &self.secrets.operation_id),
             ("tokens", &self.secrets.tokens),
@@ -262,10 +252,7 @@ impl Settings {
         }
         let limits = &self.limits;
         ensure(self.database.pool_max >= 1, "database.pool_max must be at least 1");
-        ensure(
-            self.database.acquire_ms < limits.request_ms,
-            "database.acquire_ms must be less than limits.request_ms",
-        );
+        ensure(self.database.acquire_ms < limits.request_ms, "database.acquire_ms must be less than limits.request_ms");
         ensure(
             self.database.statement_ms < limits.request_ms,
             "database.statement_ms must be less than limits.request_ms",
@@ -280,14 +267,8 @@ impl Settings {
             limits.waiters_max <= limits.connections_max,
             "limits.waiters_max must not be more than limits.connections_max",
         );
-        ensure(
-            limits.drain_ms <= 25_000,
-            "limits.drain_ms must be at most 25000: supervisors kill after 30 s",
-        );
-        ensure(
-            limits.header_bytes >= 8_192,
-            "limits.header_bytes must be at least 8192",
-        );
+        ensure(limits.drain_ms <= 25_000, "limits.drain_ms must be at most 25000: supervisors kill after 30 s");
+        ensure(limits.header_bytes >= 8_192, "limits.header_bytes must be at least 8192");
         for (holds, message) in self.auth.relations() {
             ensure(holds, message);
         }
@@ -295,11 +276,7 @@ impl Settings {
             self.environment == Environment::Development || self.auth.bcrypt_cost >= 10,
             "auth.bcrypt_cost must be at least 10 in production",
         );
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Inconsistent(wrong))
-        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Inconsistent(wrong)) }
     }
 
     /// How long a request may take, not counting what it asked to wait.

@@ -93,8 +93,5 @@ async fn list(
     )
     .fetch_all(&app.db)
     .await?;
-    Ok(page::respond(
-        &headers,
-        &Page::of(enrollments, limit, |enrollment| enrollment.id),
-    ))
+    Ok(page::respond(&headers, &Page::of(enrollments, limit, |enrollment| enrollment.id)))
 }

@@ -39,25 +39,13 @@ impl Gateway {
         ];
         let stop = CancellationToken::new();
         let connections_max = server::connections_allowed(&limits);
-        let public = server::serve(
-            listener,
-            router::router(app.clone()),
-            limits.clone(),
-            connections_max,
-            stop.clone(),
-        );
+        let public =
+            server::serve(listener, router::router(app.clone()), limits.clone(), connections_max, stop.clone());
         // Its own few places: whoever asks how the gateway does must be heard when clients hold all of theirs.
         let private = server::serve(private, metrics::private_router(app.clone()), limits, 64, stop.clone());
         let serving = vec![tokio::spawn(public), tokio::spawn(private)];
         tracing::info!(%address, %metrics_address, "serving");
-        Ok(Self {
-            app,
-            address,
-            metrics_address,
-            stop,
-            serving,
-            following,
-        })
+        Ok(Self { app, address, metrics_address, stop, serving, following })
     }
 
     /// Where clients connect.

@@ -19,9 +19,7 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The same, on the private one.
 pub fn private_routes() -> Router<App> {
-    Router::new()
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready))
 }
 
 /// What works.
@@ -55,12 +53,5 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Health>) {
         (false, true, false) => (StatusCode::OK, "degraded"),
         (false, true, true) => (StatusCode::OK, "ready"),
     };
-    (
-        code,
-        Json(Health {
-            status,
-            broker,
-            database,
-        }),
-    )
+    (code, Json(Health { status, broker, database }))
 }

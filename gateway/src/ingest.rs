@@ -47,31 +47,21 @@ impl FromRequestParts<App> for Asked {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> ApiResult<Self> {
         let key = parts.headers.get("idempotency-key").map(idempotency_key).transpose()?;
         let wait = preferred_wait_seconds(&parts.headers).filter(|seconds| *seconds > 0);
-        Ok(Self {
-            key,
-            wait: wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_SECONDS_MAX))),
-        })
+        Ok(Self { key, wait: wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_SECONDS_MAX))) })
     }
 }
 
 fn idempotency_key(value: &HeaderValue) -> ApiResult<String> {
-    let key = value
-        .to_str()
-        .ok()
-        .filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
+    let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
     key.map(str::to_owned).ok_or_else(|| {
-        ApiError::invalid_request(format!(
-            "`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible ASCII characters."
-        ))
+        ApiError::invalid_request(format!("`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible ASCII characters."))
     })
 }
 
 impl Asked {
     /// The operation's id: the same for the same scope, route and key; new without a key.
     pub fn operation_id(&self, scope: &str, route: &str) -> Uuid {
-        self.key
-            .as_ref()
-            .map_or_else(ids::new_id, |key| ids::keyed_id(scope, route, key))
+        self.key.as_ref().map_or_else(ids::new_id, |key| ids::keyed_id(scope, route, key))
     }
 }
 
@@ -92,10 +82,7 @@ pub async fn accept<C: Command>(
     command.validate().map_err(ApiError::validation)?;
     let id = asked.operation_id(scope, route);
     let event = event_of(id, &command, principal);
-    let held = OperationId {
-        id,
-        fingerprint_prefix: event.fingerprint.prefix(),
-    };
+    let held = OperationId { id, fingerprint_prefix: event.fingerprint.prefix() };
     if let Some(before) = asked.key.as_ref().and_then(|_| app.recent_keys.get(id)) {
         if before.fingerprint != event.fingerprint {
             return Err(ProblemType::IdempotencyKeyReused.into());
@@ -103,9 +90,7 @@ pub async fn accept<C: Command>(
         let waiter = asked.wait.and_then(|_| app.waiters.register(id));
         metrics::counter!("gateway_replays_total", "kind" => C::KIND).increment(1);
         let mut response = answer(app, &asked, held, waiter, before.operation.clone()).await;
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         return Ok(response);
     }
     let view = accepted(app, C::KIND, &event);
@@ -152,13 +137,7 @@ pub async fn accept_all<C: Command>(
 }
 
 fn event_of<C: Command>(id: Uuid, command: &C, principal: Principal) -> NewEvent {
-    let origin = Origin {
-        source: SOURCE,
-        principal,
-        accepted_at: Utc::now(),
-        trace: request::trace(),
-        parent: None,
-    };
+    let origin = Origin { source: SOURCE, principal, accepted_at: Utc::now(), trace: request::trace(), parent: None };
     NewEvent::new(id, command, &origin)
 }
 
@@ -201,10 +180,7 @@ async fn answer(
         && let Some(settled) = settled_in_time(app, asked, held.id, waiter, wait).await
     {
         let applied = HeaderValue::from_static("wait");
-        return (
-            [(HeaderName::from_static("preference-applied"), applied)],
-            Json(settled.view(view.id, Some(held))),
-        )
+        return ([(HeaderName::from_static("preference-applied"), applied)], Json(settled.view(view.id, Some(held))))
             .into_response();
     }
     let mut headers = HeaderMap::new();
@@ -226,8 +202,5 @@ async fn settled_in_time(app: &App, asked: &Asked, id: Uuid, waiter: Waiter<'_>,
 
 /// The refusal of a field that only the gateway's own knowledge condemns.
 pub fn refused(problem_type: ProblemType, field: &str, code: &str, message: &str) -> ApiError {
-    Problem::new(problem_type)
-        .detail(message)
-        .field(field, code, message)
-        .into()
+    Problem::new(problem_type).detail(message).field(field, code, message).into()
 }

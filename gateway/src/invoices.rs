@@ -27,10 +27,7 @@ use crate::{
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(pdf))
+    OpenApiRouter::default().routes(routes!(list)).routes(routes!(show)).routes(routes!(pdf))
 }
 
 /// One invoice or credit note in a list.
@@ -160,10 +157,7 @@ async fn list(
     )
     .fetch_all(&app.db)
     .await?;
-    Ok(page::respond(
-        &headers,
-        &Page::of(invoices, limit, |invoice| invoice.id),
-    ))
+    Ok(page::respond(&headers, &Page::of(invoices, limit, |invoice| invoice.id)))
 }
 
 /// One invoice with its lines.
@@ -253,10 +247,7 @@ fn not_rendered() -> ApiError {
 
 /// The number as a file name: what is neither letter nor digit becomes a hyphen.
 fn file_name(number: &str) -> String {
-    let safe: String = number
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
+    let safe: String = number.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("{safe}.pdf")
 }
 

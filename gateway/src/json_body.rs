@@ -52,10 +52,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
 }
 
 fn expect_json(headers: &HeaderMap) -> ApiResult<()> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
@@ -70,10 +67,8 @@ async fn read(request: Request, app: &App) -> ApiResult<Bytes> {
     let too_large = || {
         ApiError::from(Problem::new(ProblemType::BodyTooLarge).detail(format!("At most {} bytes.", limits.body_bytes)))
     };
-    let announced = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limits.body_bytes as u64) {
         return Err(too_large());
     }
@@ -115,10 +110,7 @@ fn shape_error(path: &str, error: &serde_json::Error) -> FieldError {
         (parent, "") => parent.to_owned(),
         (parent, name) => format!("{parent}.{name}"),
     };
-    if let Some(name) = text
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.strip_suffix('`'))
-    {
+    if let Some(name) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         return FieldError::new(field(name), "required", "is missing");
     }
     if text.starts_with("unknown field") {
@@ -151,13 +143,7 @@ mod tests {
     fn refused(body: &str) -> (String, Option<(String, String)>) {
         let error = parse::<Body>(body.as_bytes()).expect_err("refused");
         let problem = error.problem();
-        (
-            problem.problem_type.clone(),
-            problem
-                .errors
-                .first()
-                .map(|error| (error.field.clone(), error.code.clone())),
-        )
+        (problem.problem_type.clone(), problem.errors.first().map(|error| (error.field.clone(), error.code.clone())))
     }
 
     #[test]
@@ -166,11 +152,7 @@ mod tests {
             (r#"{"items":[]}"#, "name", "required"),
             (r#"{"name":"a","items":[{"count":1},{}]}"#, "items[1].count", "required"),
             (r#"{"name":"a","items":[],"nmae":1}"#, "nmae", "unknown_field"),
-            (
-                r#"{"name":"a","items":[{"count":1,"x":1}]}"#,
-                "items[0].x",
-                "unknown_field",
-            ),
+            (r#"{"name":"a","items":[{"count":1,"x":1}]}"#, "items[0].x", "unknown_field"),
             (r#"{"name":1,"items":[]}"#, "name", "wrong_type"),
             (r#"{"name":"a","items":[{"count":-1}]}"#, "items[0].count", "wrong_type"),
         ] {
@@ -185,15 +167,8 @@ mod tests {
     #[test]
     fn what_is_no_json_is_malformed() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        for body in [
-            "",
-            "{",
-            "{}x",
-            r#"{"name":"a","items":[]} {}"#,
-            "\u{0}",
-            "nul",
-            &format!(r#"{{"name":{deep}}}"#),
-        ] {
+        for body in ["", "{", "{}x", r#"{"name":"a","items":[]} {}"#, "\u{0}", "nul", &format!(r#"{{"name":{deep}}}"#)]
+        {
             assert_eq!(
                 refused(body).0.replace("/problems/", ""),
                 match body {
@@ -205,11 +180,6 @@ mod tests {
                 &body[..body.len().min(40)]
             );
         }
-        assert!(
-            parse::<Body>(b"{\"name\":\"\xff\"}")
-                .expect_err("refused")
-                .problem()
-                .is(ProblemType::MalformedJson)
-        );
+        assert!(parse::<Body>(b"{\"name\":\"\xff\"}").expect_err("refused").problem().is(ProblemType::MalformedJson));
     }
 }

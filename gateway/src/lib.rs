@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod invoices;
 pub mod json_body;
 pub mod live;
+pub mod mailed_link;
 pub mod me;
 pub mod metrics;
 pub mod middleware;

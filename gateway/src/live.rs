@@ -47,13 +47,7 @@ pub struct Waiter<'a> {
 impl Waiters {
     /// Nobody yet; at most so many, and nobody for longer than until the process drains.
     pub fn new(count_max: usize, draining: CancellationToken) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            next: AtomicU64::new(0),
-            count: AtomicUsize::new(0),
-            count_max,
-            draining,
-        }
+        Self { waiting: Mutex::default(), next: AtomicU64::new(0), count: AtomicUsize::new(0), count_max, draining }
     }
 
     /// Begins to wait. Register first, then publish or query: what settles in between is not missed. `None` where too
@@ -68,12 +62,7 @@ impl Waiters {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().entry(id).or_default().push((number, sender));
         metrics::gauge!("gateway_waiters").increment(1.0);
-        Some(Waiter {
-            waiters: self,
-            id,
-            number,
-            settled,
-        })
+        Some(Waiter { waiters: self, id, number, settled })
     }
 
     fn awaited(&self, ids: impl IntoIterator<Item = Uuid>) -> Vec<Uuid> {

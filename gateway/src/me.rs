@@ -22,9 +22,7 @@ const OBJECT_BYTES_MAX: usize = 4_096;
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(show, change))
-        .merge(sessions_of_caller())
+    OpenApiRouter::default().routes(routes!(show, change)).merge(sessions_of_caller())
 }
 
 /// My account and profile.
@@ -120,33 +118,18 @@ impl ProfileChange {
         }
         if let Some(Some(country)) = &self.country {
             let code = country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
-            checks.ensure(
-                code,
-                "country",
-                "not_a_country",
-                "must be an ISO 3166-1 code of two capitals, such as IN",
-            );
+            checks.ensure(code, "country", "not_a_country", "must be an ISO 3166-1 code of two capitals, such as IN");
         }
-        for (field, object) in [
-            ("address", self.address.as_ref().and_then(Option::as_ref)),
-            ("notify_prefs", self.notify_prefs.as_ref()),
-        ] {
-            let text = object
-                .map(|object| serde_json::to_string(object).unwrap_or_default())
-                .unwrap_or_default();
-            checks
-                .ensure(
-                    text.len() <= OBJECT_BYTES_MAX,
-                    field,
-                    "too_long",
-                    "must have at most 4096 bytes",
-                )
-                .ensure(
-                    !text.contains("\\u0000"),
-                    field,
-                    "control_character",
-                    "must not contain NUL",
-                );
+        for (field, object) in
+            [("address", self.address.as_ref().and_then(Option::as_ref)), ("notify_prefs", self.notify_prefs.as_ref())]
+        {
+            let text = object.map(|object| serde_json::to_string(object).unwrap_or_default()).unwrap_or_default();
+            checks.ensure(text.len() <= OBJECT_BYTES_MAX, field, "too_long", "must have at most 4096 bytes").ensure(
+                !text.contains("\\u0000"),
+                field,
+                "control_character",
+                "must not contain NUL",
+            );
         }
         checks.finish().map_err(ApiError::validation)
     }
@@ -244,12 +227,9 @@ mod tests {
 
     #[test]
     fn bad_fields_are_refused() {
-        for bad in [
-            r#"{"country":"India"}"#,
-            r#"{"full_name":" "}"#,
-            r#"{"address":{"a":"\u0000"}}"#,
-            r#"{"locale":"e\nn"}"#,
-        ] {
+        for bad in
+            [r#"{"country":"India"}"#, r#"{"full_name":" "}"#, r#"{"address":{"a":"\u0000"}}"#, r#"{"locale":"e\nn"}"#]
+        {
             let change: ProfileChange = serde_json::from_str(bad).expect("reads");
             assert!(change.check().is_err(), "{bad}");
         }

@@ -9,9 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::{health, state::App};
 
 /// From a cached read to a request that waited for the broker's confirm.
-const SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The recorder of the process; there is one, however many gateways a test starts.
@@ -28,9 +26,7 @@ pub fn install() -> anyhow::Result<()> {
     let recorder = PrometheusBuilder::new().set_buckets(SECONDS)?.build_recorder();
     let handle = recorder.handle();
     if RECORDER.set(handle.clone()).is_ok() {
-        ::metrics::set_global_recorder(recorder)
-            .ok()
-            .context("a metrics recorder is installed already")?;
+        ::metrics::set_global_recorder(recorder).ok().context("a metrics recorder is installed already")?;
         describe();
         tokio::spawn(async move {
             loop {
@@ -44,10 +40,7 @@ pub fn install() -> anyhow::Result<()> {
 
 /// The routes of the private listener.
 pub fn private_router(app: App) -> Router {
-    Router::new()
-        .route("/metrics", get(render))
-        .merge(health::private_routes())
-        .with_state(app)
+    Router::new().route("/metrics", get(render)).merge(health::private_routes()).with_state(app)
 }
 
 async fn render(State(app): State<App>) -> impl IntoResponse {
@@ -62,23 +55,11 @@ async fn render(State(app): State<App>) -> impl IntoResponse {
 fn describe() {
     use ::metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("gateway_requests_total", "Requests, by method, route and status.");
-    describe_counter!(
-        "gateway_shed_total",
-        "Requests refused to protect the others, by reason."
-    );
-    describe_counter!(
-        "gateway_replays_total",
-        "Requests answered again from the memory of recent idempotency keys."
-    );
-    describe_histogram!(
-        "gateway_request_seconds",
-        "From the first byte of a request to its answer."
-    );
+    describe_counter!("gateway_shed_total", "Requests refused to protect the others, by reason.");
+    describe_counter!("gateway_replays_total", "Requests answered again from the memory of recent idempotency keys.");
+    describe_histogram!("gateway_request_seconds", "From the first byte of a request to its answer.");
     describe_histogram!("gateway_confirm_seconds", "From publishing to the broker's confirm.");
-    describe_gauge!(
-        "gateway_requests_in_flight",
-        "Requests in hand; those that only wait not counted."
-    );
+    describe_gauge!("gateway_requests_in_flight", "Requests in hand; those that only wait not counted.");
     describe_gauge!("gateway_waiters", "Clients waiting for an operation to settle.");
     describe_gauge!("gateway_connections", "Open connections.");
     describe_gauge!("gateway_database_connections", "Connections of the pool.");

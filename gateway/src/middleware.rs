@@ -27,10 +27,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    ),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
@@ -38,10 +35,7 @@ static SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// Takes one request through.
 pub async fn handle(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let given = request
-        .headers()
-        .get(TRACEPARENT)
-        .and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok());
+    let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok());
     let trace = given.map_or_else(TraceParent::new, |given| given.child());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -60,23 +54,13 @@ pub async fn handle(State(app): State<App>, request: Request, next: Next) -> Res
         response.headers_mut().insert(TRACEPARENT, value);
     }
     secure(&app.settings, &mut response);
-    note(
-        &method,
-        route.as_ref().map_or("unmatched", MatchedPath::as_str),
-        &trace,
-        &response,
-        started.elapsed(),
-    );
+    note(&method, route.as_ref().map_or("unmatched", MatchedPath::as_str), &trace, &response, started.elapsed());
     response
 }
 
 /// Which web pages may call, and what they may read of the answer.
 pub fn cors(settings: &Settings) -> CorsLayer {
-    let origins = settings
-        .cors
-        .origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let origins = settings.cors.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
@@ -88,13 +72,7 @@ pub fn cors(settings: &Settings) -> CorsLayer {
             HeaderName::from_static("prefer"),
             TRACEPARENT,
         ])
-        .expose_headers([
-            header::LOCATION,
-            header::RETRY_AFTER,
-            header::ETAG,
-            REPLAYED,
-            TRACEPARENT,
-        ])
+        .expose_headers([header::LOCATION, header::RETRY_AFTER, header::ETAG, REPLAYED, TRACEPARENT])
         .max_age(Duration::from_secs(3_600))
 }
 
@@ -117,13 +95,8 @@ async fn limited(at_most: Duration, work: impl Future<Output = Response>) -> Res
 /// How long the client itself asks to wait: by `Prefer`, or by `?wait=`. A value that is too large is refused further in.
 fn asked_wait(request: &Request) -> Duration {
     let query = request.uri().query().unwrap_or_default();
-    let by_query = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix("wait=")?.parse::<u64>().ok())
-        .next();
-    let seconds = by_query
-        .or_else(|| preferred_wait_seconds(request.headers()))
-        .unwrap_or(0);
+    let by_query = query.split('&').filter_map(|pair| pair.strip_prefix("wait=")?.parse::<u64>().ok()).next();
+    let seconds = by_query.or_else(|| preferred_wait_seconds(request.headers())).unwrap_or(0);
     Duration::from_secs(seconds.min(WAIT_SECONDS_MAX))
 }
 
@@ -135,20 +108,13 @@ fn secure(settings: &Settings, response: &mut Response) {
         }
     }
     if settings.public_url.scheme() == "https" {
-        headers.insert(
-            header::STRICT_TRANSPORT_SECURITY,
-            HeaderValue::from_static("max-age=31536000"),
-        );
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
 }
 
 fn note(method: &Method, route: &str, trace: &TraceParent, response: &Response, took: Duration) {
     let status = response.status().as_u16();
-    let labels = [
-        ("method", method.to_string()),
-        ("route", route.to_owned()),
-        ("status", status.to_string()),
-    ];
+    let labels = [("method", method.to_string()), ("route", route.to_owned()), ("status", status.to_string())];
     metrics::counter!("gateway_requests_total", &labels).increment(1);
     metrics::histogram!("gateway_request_seconds", "route" => route.to_owned()).record(took);
     let (trace_id, took_ms) = (trace.trace_id(), took.as_secs_f64() * 1_000.0);

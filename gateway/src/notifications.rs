@@ -23,9 +23,7 @@ const IDS_MAX: usize = 500;
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(list))
-        .routes(routes!(mark_read))
+    OpenApiRouter::default().routes(routes!(list)).routes(routes!(mark_read))
 }
 
 /// Something that the user was told.
@@ -111,10 +109,7 @@ async fn list(
     )
     .fetch_all(&app.db)
     .await?;
-    Ok(page::respond(
-        &headers,
-        &Page::of(notifications, limit, |notification| notification.id),
-    ))
+    Ok(page::respond(&headers, &Page::of(notifications, limit, |notification| notification.id)))
 }
 
 /// Mark notifications of mine as read.
@@ -142,9 +137,7 @@ async fn mark_read(
     )
     .execute(&app.db)
     .await?;
-    Ok(Answer(MarkedRead {
-        marked: marked.rows_affected(),
-    }))
+    Ok(Answer(MarkedRead { marked: marked.rows_affected() }))
 }
 
 impl MarkRead {

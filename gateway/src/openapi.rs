@@ -30,10 +30,7 @@ const TAGS: [(&str, &str); 11] = [
     ("auth", "Sign in, refresh, mailed links, sign out."),
     ("me", "The signed-in user."),
     ("catalogue", "Courses and batches, with their free seats."),
-    (
-        "registrations",
-        "A claim on a seat. Commands: 202, and an operation tells what became of it.",
-    ),
+    ("registrations", "A claim on a seat. Commands: 202, and an operation tells what became of it."),
     ("payments", "Payments and their decisions. Commands."),
     ("operations", "What became of a command: poll, long-poll, or events."),
     ("invoices", "Invoices, credit notes, PDFs."),
@@ -86,33 +83,17 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
              `Idempotency-Key`, and repeat a request whose answer was lost.",
         ))
         .build();
-    api.tags = Some(
-        TAGS.iter()
-            .map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build())
-            .collect(),
-    );
+    api.tags =
+        Some(TAGS.iter().map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build()).collect());
     let components = api.components.get_or_insert_default();
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .bearer_format("JWT")
-        .build();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.schemas.insert("Problem".into(), Problem::schema());
     components.schemas.insert("FieldError".into(), FieldError::schema());
     for item in api.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
-            operation
-                .responses
-                .responses
-                .entry("default".to_owned())
-                .or_insert_with(|| RefOr::T(problem_response()));
+            operation.responses.responses.entry("default".to_owned()).or_insert_with(|| RefOr::T(problem_response()));
         }
     }
     api
@@ -121,9 +102,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
 fn problem_response() -> ResponseDoc {
     let mut response = ResponseDoc::new("A problem");
     let content = Content::new(Some(Ref::from_schema_name("Problem")));
-    response
-        .content
-        .insert("application/problem+json".to_owned(), RefOr::T(content));
+    response.content.insert("application/problem+json".to_owned(), RefOr::T(content));
     response
 }
 
@@ -135,16 +114,12 @@ pub fn routes(document: OpenApi) -> Router<App> {
         async move { Json(document) }
     });
     let page: Router<App> = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
-    Router::new()
-        .route("/openapi.json", json)
-        .merge(page.layer(middleware::from_fn(allow_page)))
+    Router::new().route("/openapi.json", json).merge(page.layer(middleware::from_fn(allow_page)))
 }
 
 async fn allow_page(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await.into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_CSP));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_CSP));
     response
 }
 
@@ -161,35 +136,22 @@ mod tests {
             std::fs::write(path, &made).expect("the crate's folder can be written");
         }
         let checked_in = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            made == checked_in,
-            "gateway/openapi.json is stale: UPDATE=1 cargo test -p gateway --lib openapi"
-        );
+        assert!(made == checked_in, "gateway/openapi.json is stale: UPDATE=1 cargo test -p gateway --lib openapi");
     }
 
     #[test]
     fn every_operation_says_who_may_call_it_how_it_fails_and_where_it_belongs() {
         let document = serde_json::to_value(describe(crate::api().into_openapi())).expect("JSON");
         let paths = document["paths"].as_object().expect("paths");
-        for (path, method, operation) in paths
-            .iter()
-            .flat_map(|(path, item)| item.as_object().into_iter().flatten().map(move |(m, o)| (path, m, o)))
+        for (path, method, operation) in
+            paths.iter().flat_map(|(path, item)| item.as_object().into_iter().flatten().map(move |(m, o)| (path, m, o)))
         {
-            assert!(
-                operation["responses"]["default"].is_object(),
-                "{method} {path} does not say how it fails"
-            );
+            assert!(operation["responses"]["default"].is_object(), "{method} {path} does not say how it fails");
             let tag = operation["tags"][0].as_str().unwrap_or_default();
-            assert!(
-                TAGS.iter().any(|(known, _)| *known == tag),
-                "{method} {path} has the unknown tag `{tag}`"
-            );
+            assert!(TAGS.iter().any(|(known, _)| *known == tag), "{method} {path} has the unknown tag `{tag}`");
             let may = operation["security"].is_array();
             assert!(may, "{method} {path} does not say who may call it");
         }
-        assert_eq!(
-            document["openapi"].as_str().and_then(|version| version.get(..3)),
-            Some("3.1")
-        );
+        assert_eq!(document["openapi"].as_str().and_then(|version| version.get(..3)), Some("3.1"));
     }
 }

@@ -111,17 +111,11 @@ impl Settled {
     pub fn view(mut self, text: String, held: Option<OperationId>) -> OperationView {
         let reused = held.is_some_and(|held| !self.fingerprint.starts_with(&held.fingerprint_prefix));
         let (state, result, problem) = if reused {
-            (
-                "rejected".to_owned(),
-                None,
-                Some(Problem::new(ProblemType::IdempotencyKeyReused)),
-            )
+            ("rejected".to_owned(), None, Some(Problem::new(ProblemType::IdempotencyKeyReused)))
         } else {
             let result = self.outcome.get_mut("result").map(Value::take);
-            let problem = self
-                .outcome
-                .get_mut("problem")
-                .and_then(|problem| serde_json::from_value(problem.take()).ok());
+            let problem =
+                self.outcome.get_mut("problem").and_then(|problem| serde_json::from_value(problem.take()).ok());
             let failed = || (self.state == "failed").then(|| Problem::new(ProblemType::OperationFailed));
             (self.state.clone(), result, problem.or_else(failed))
         };
@@ -151,12 +145,7 @@ impl Settled {
 
     /// The fingerprint, for making the id that was handed out.
     fn fingerprint(&self) -> Option<Fingerprint> {
-        self.fingerprint
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-            .parse()
-            .ok()
+        self.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect::<String>().parse().ok()
     }
 }
 
@@ -185,16 +174,10 @@ async fn show(
 ) -> ApiResult<Response> {
     let held = app.ids.decode(&text).ok_or_else(ApiError::not_found)?;
     if query.wait.is_some_and(|seconds| seconds > WAIT_SECONDS_MAX) {
-        return Err(ApiError::invalid_request(format!(
-            "`wait` must be 0 to {WAIT_SECONDS_MAX}."
-        )));
+        return Err(ApiError::invalid_request(format!("`wait` must be 0 to {WAIT_SECONDS_MAX}.")));
     }
     let wait = Duration::from_secs(query.wait.unwrap_or(0));
-    let waiter = if wait.is_zero() {
-        None
-    } else {
-        app.waiters.register(held.id)
-    };
+    let waiter = if wait.is_zero() { None } else { app.waiters.register(held.id) };
     let mut settled = Settled::read(&app.db, held.id).await?;
     if let (None, Some(waiter)) = (&settled, waiter) {
         settled = waiter.settled(wait).await;
@@ -250,11 +233,5 @@ async fn list(
         let text = app.ids.encode(row.id, &row.fingerprint()?);
         Some(row.view(text, None))
     };
-    Ok(page::respond(
-        &headers,
-        &Page {
-            items: items.into_iter().filter_map(show).collect(),
-            next_cursor,
-        },
-    ))
+    Ok(page::respond(&headers, &Page { items: items.into_iter().filter_map(show).collect(), next_cursor }))
 }

@@ -146,10 +146,7 @@ mod tests {
 
     fn connection() -> (DuplexStream, Paced<DuplexStream>, InHand) {
         let (client, server) = duplex(64);
-        let pace = Pace {
-            header: Duration::from_millis(200),
-            idle: Duration::from_millis(1_000),
-        };
+        let pace = Pace { header: Duration::from_millis(200), idle: Duration::from_millis(1_000) };
         let (paced, in_hand) = Paced::new(server, pace);
         (client, paced, in_hand)
     }

@@ -74,10 +74,7 @@ pub fn respond<T: Serialize>(headers: &HeaderMap, value: &T) -> Response {
 
 /// The `ETag` of content with this digest.
 pub fn tag(sha256: &[u8]) -> HeaderValue {
-    let tag = sha256
-        .iter()
-        .take(12)
-        .fold(String::with_capacity(24), |tag, byte| format!("{tag}{byte:02x}"));
+    let tag = sha256.iter().take(12).fold(String::with_capacity(24), |tag, byte| format!("{tag}{byte:02x}"));
     HeaderValue::from_str(&format!("\"{tag}\"")).expect("quoted hexadecimal digits are a header value")
 }
 

@@ -181,15 +181,7 @@ async fn submit(
         proof_file_id: body.proof_file_id,
     };
     let principal = caller.principal();
-    ingest::accept(
-        &app,
-        asked,
-        principal,
-        &principal.to_string(),
-        "POST /v1/payments",
-        command,
-    )
-    .await
+    ingest::accept(&app, asked, principal, &principal.to_string(), "POST /v1/payments", command).await
 }
 
 /// Approve a payment
@@ -203,11 +195,7 @@ async fn approve(
     asked: Asked,
     OptionalJson(Approval { note }): OptionalJson<Approval>,
 ) -> ApiResult<Response> {
-    let command = DecidePayment {
-        payment_id,
-        decision: PaymentDecision::Approve,
-        note,
-    };
+    let command = DecidePayment { payment_id, decision: PaymentDecision::Approve, note };
     decide(&app, caller, asked, "approve", command).await
 }
 
@@ -222,11 +210,7 @@ async fn reject(
     asked: Asked,
     Json(Rejection { rejection_code, note }): Json<Rejection>,
 ) -> ApiResult<Response> {
-    let command = DecidePayment {
-        payment_id,
-        decision: PaymentDecision::Reject { code: rejection_code },
-        note,
-    };
+    let command = DecidePayment { payment_id, decision: PaymentDecision::Reject { code: rejection_code }, note };
     decide(&app, caller, asked, "reject", command).await
 }
 
@@ -263,26 +247,16 @@ impl Decision {
     fn into_command(self) -> DecidePayment {
         let decision = match self.verdict {
             VerdictWord::Approve => PaymentDecision::Approve,
-            VerdictWord::Reject => PaymentDecision::Reject {
-                code: self.rejection_code.unwrap_or_default(),
-            },
+            VerdictWord::Reject => PaymentDecision::Reject { code: self.rejection_code.unwrap_or_default() },
         };
-        DecidePayment {
-            payment_id: self.payment_id,
-            decision,
-            note: self.note,
-        }
+        DecidePayment { payment_id: self.payment_id, decision, note: self.note }
     }
 }
 
 fn check_decisions(items: &[Decision]) -> Result<(), Vec<FieldError>> {
     if items.is_empty() || items.len() > DECISIONS_MAX {
         let message = format!("must have 1 to {DECISIONS_MAX} entries");
-        return Err(vec![FieldError::new(
-            "items",
-            if items.is_empty() { "too_few" } else { "too_many" },
-            message,
-        )]);
+        return Err(vec![FieldError::new("items", if items.is_empty() { "too_few" } else { "too_many" }, message)]);
     }
     let mut seen = std::collections::HashSet::new();
     let mut wrong = Vec::new();
@@ -296,11 +270,7 @@ fn check_decisions(items: &[Decision]) -> Result<(), Vec<FieldError>> {
         }
         if item.verdict == VerdictWord::Approve && item.rejection_code.is_some() {
             let field = format!("items[{n}].rejection_code");
-            wrong.push(FieldError::new(
-                field,
-                "not_allowed",
-                "must not be sent with an approval",
-            ));
+            wrong.push(FieldError::new(field, "not_allowed", "must not be sent with an approval"));
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }

@@ -25,14 +25,8 @@ pub struct ApiError {
 impl ApiError {
     /// Fields that are not valid: 422 with all of them.
     pub fn validation(errors: Vec<FieldError>) -> Self {
-        let fields: Vec<_> = errors
-            .iter()
-            .map(|error| format!("{} {}", error.field, error.message))
-            .collect();
-        Problem::new(ProblemType::ValidationFailed)
-            .detail(fields.join("; "))
-            .errors(errors)
-            .into()
+        let fields: Vec<_> = errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        Problem::new(ProblemType::ValidationFailed).detail(fields.join("; ")).errors(errors).into()
     }
 
     /// A request that cannot be read: 400.
@@ -74,11 +68,7 @@ impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         let retry_after_seconds = (problem.status == 503).then(|| rand::rng().random_range(1..=5));
         let www_authenticate = problem.is(ProblemType::Unauthenticated).then_some("Bearer");
-        Self {
-            problem: Box::new(problem),
-            retry_after_seconds,
-            www_authenticate,
-        }
+        Self { problem: Box::new(problem), retry_after_seconds, www_authenticate }
     }
 }
 
@@ -101,10 +91,7 @@ impl From<sqlx::Error> for ApiError {
 
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "an event could not be published"
-        );
+        tracing::warn!(error = &error as &dyn std::error::Error, "an event could not be published");
         match error {
             PublishError::Unavailable => Problem::new(ProblemType::BrokerUnavailable).detail("The message broker is away."),
             PublishError::Blocked => Problem::new(ProblemType::BrokerUnavailable).detail("The message broker takes nothing now."),
@@ -123,10 +110,7 @@ impl IntoResponse for ApiError {
         let problem = self.problem.member("instance", request::trace().trace_id());
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -65,15 +65,8 @@ async fn list() -> impl IntoResponse {
     security(())
 )]
 async fn show(Path(slug): Path<String>) -> ApiResult<impl IntoResponse> {
-    let kind = ProblemType::ALL
-        .iter()
-        .copied()
-        .find(|kind| kind.slug() == slug)
-        .ok_or_else(ApiError::not_found)?;
-    Ok((
-        [(header::CACHE_CONTROL, "public, max-age=3600")],
-        Json(ProblemKind::from(kind)),
-    ))
+    let kind = ProblemType::ALL.iter().copied().find(|kind| kind.slug() == slug).ok_or_else(ApiError::not_found)?;
+    Ok(([(header::CACHE_CONTROL, "public, max-age=3600")], Json(ProblemKind::from(kind))))
 }
 
 #[cfg(test)]

@@ -43,17 +43,12 @@ impl FromRequestParts<App> for Id {
 /// How long the client asks to wait, by `Prefer: wait=N` (RFC 7240 §4.3), in seconds; other preferences are ignored, as
 /// the standard asks.
 pub fn preferred_wait_seconds(headers: &HeaderMap) -> Option<u64> {
-    let preferences = headers
-        .get_all("prefer")
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
+    let preferences = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
     preferences
         .flat_map(|value| value.split(','))
         .filter_map(|preference| {
             let (name, value) = preference.split(';').next()?.split_once('=')?;
-            name.trim()
-                .eq_ignore_ascii_case("wait")
-                .then(|| value.trim().trim_matches('"').parse().ok())?
+            name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())?
         })
         .next()
 }

@@ -18,24 +18,11 @@ pub fn registrant(
     caller: Option<&Caller>,
     body: NewRegistration,
 ) -> ApiResult<(Registrant, Option<BTreeMap<String, String>>)> {
-    let NewRegistration {
-        batch_id: _,
-        email,
-        full_name,
-        phone,
-        answers,
-    } = body;
+    let NewRegistration { batch_id: _, email, full_name, phone, answers } = body;
     let Some(caller) = caller else {
         let missing = |field: &str| FieldError::new(field, "required", "is missing: say who you are, or sign in");
         return match (email, full_name) {
-            (Some(email), Some(full_name)) => Ok((
-                Registrant::Visitor {
-                    email,
-                    full_name,
-                    phone,
-                },
-                answers,
-            )),
+            (Some(email), Some(full_name)) => Ok((Registrant::Visitor { email, full_name, phone }, answers)),
             (email, full_name) => Err(ApiError::validation(
                 [("email", email.is_none()), ("full_name", full_name.is_none())]
                     .into_iter()
@@ -49,28 +36,15 @@ pub fn registrant(
         let detail = "Only students and visitors register; staff register nobody but through the import.";
         return Err(Problem::new(ProblemType::Forbidden).detail(detail).into());
     }
-    let sent: Vec<_> = [
-        ("email", email.is_some()),
-        ("full_name", full_name.is_some()),
-        ("phone", phone.is_some()),
-    ]
-    .into_iter()
-    .filter(|(_, is_sent)| *is_sent)
-    .map(|(field, _)| {
-        FieldError::new(
-            field,
-            "not_allowed",
-            "must not be sent when signed in: your account says it",
-        )
-    })
-    .collect();
+    let sent: Vec<_> = [("email", email.is_some()), ("full_name", full_name.is_some()), ("phone", phone.is_some())]
+        .into_iter()
+        .filter(|(_, is_sent)| *is_sent)
+        .map(|(field, _)| {
+            FieldError::new(field, "not_allowed", "must not be sent when signed in: your account says it")
+        })
+        .collect();
     if sent.is_empty() {
-        Ok((
-            Registrant::Student {
-                student_id: caller.user_id,
-            },
-            answers,
-        ))
+        Ok((Registrant::Student { student_id: caller.user_id }, answers))
     } else {
         Err(ApiError::validation(sent))
     }
@@ -84,21 +58,11 @@ mod tests {
 
     fn body(email: Option<&str>, full_name: Option<&str>) -> NewRegistration {
         let (email, full_name) = (email.map(str::to_owned), full_name.map(str::to_owned));
-        NewRegistration {
-            batch_id: Uuid::nil(),
-            email,
-            full_name,
-            phone: None,
-            answers: None,
-        }
+        NewRegistration { batch_id: Uuid::nil(), email, full_name, phone: None, answers: None }
     }
 
     fn caller(role: Role) -> Caller {
-        Caller {
-            user_id: Uuid::max(),
-            role,
-            sid: Uuid::nil(),
-        }
+        Caller { user_id: Uuid::max(), role, sid: Uuid::nil() }
     }
 
     #[test]
@@ -106,12 +70,7 @@ mod tests {
         assert!(registrant(None, body(Some("a@b.co"), Some("A"))).is_ok());
         let missing = registrant(None, body(None, None)).expect_err("refused");
         assert_eq!(
-            missing
-                .problem()
-                .errors
-                .iter()
-                .map(|e| e.field.as_str())
-                .collect::<Vec<_>>(),
+            missing.problem().errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(),
             ["email", "full_name"]
         );
         let student = caller(Role::Student);

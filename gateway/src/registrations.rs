@@ -153,11 +153,7 @@ async fn submit(
         Registrant::Visitor { email, .. } => normalise_email(email),
     };
     app.catalogue.check_open(batch_id).await?;
-    let command = SubmitRegistration {
-        batch_id,
-        registrant,
-        answers,
-    };
+    let command = SubmitRegistration { batch_id, registrant, answers };
     ingest::accept(&app, asked, principal, &scope, "POST /v1/registrations", command).await
 }
 
@@ -174,17 +170,7 @@ async fn cancel(
 ) -> ApiResult<Response> {
     caller.require(&[Role::Student, Role::Admin])?;
     let route = format!("POST /v1/registrations/{registration_id}/cancel");
-    take(
-        &app,
-        &caller,
-        asked,
-        &route,
-        CancelRegistration {
-            registration_id,
-            reason,
-        },
-    )
-    .await
+    take(&app, &caller, asked, &route, CancelRegistration { registration_id, reason }).await
 }
 
 /// Let an applicant in
@@ -200,17 +186,8 @@ async fn approve(
 ) -> ApiResult<Response> {
     caller.require(&[Role::Admin])?;
     let route = format!("POST /v1/registrations/{registration_id}/approve");
-    take(
-        &app,
-        &caller,
-        asked,
-        &route,
-        ReviewRegistration {
-            registration_id,
-            decision: RegistrationDecision::Approve,
-        },
-    )
-    .await
+    take(&app, &caller, asked, &route, ReviewRegistration { registration_id, decision: RegistrationDecision::Approve })
+        .await
 }
 
 /// Do not admit an applicant
@@ -227,17 +204,7 @@ async fn reject(
     caller.require(&[Role::Admin])?;
     let route = format!("POST /v1/registrations/{registration_id}/reject");
     let decision = RegistrationDecision::Reject { reason };
-    take(
-        &app,
-        &caller,
-        asked,
-        &route,
-        ReviewRegistration {
-            registration_id,
-            decision,
-        },
-    )
-    .await
+    take(&app, &caller, asked, &route, ReviewRegistration { registration_id, decision }).await
 }
 
 async fn take<C: contracts::Command>(

@@ -17,15 +17,7 @@ struct Context {
 
 /// Runs a request within its trace, holding its place until it ends or [`leave_place`] is called.
 pub async fn scope<F: Future>(trace: TraceParent, place: Option<OwnedSemaphorePermit>, request: F) -> F::Output {
-    CONTEXT
-        .scope(
-            Context {
-                trace,
-                place: Cell::new(place),
-            },
-            request,
-        )
-        .await
+    CONTEXT.scope(Context { trace, place: Cell::new(place) }, request).await
 }
 
 /// The trace of the request in hand; a new one outside of any request.

@@ -5,8 +5,8 @@ use contracts::ProblemType;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth, catalogue_reads, enrollments, health, invoices, me, middleware, notifications, openapi, operations, payments,
-    problem_response::ApiError, problems, registrations, state::App,
+    auth, catalogue_reads, enrollments, health, invoices, mailed_link, me, middleware, notifications, openapi,
+    operations, payments, problem_response::ApiError, problems, registrations, state::App,
 };
 
 /// Every route that the OpenAPI document describes.
@@ -30,6 +30,7 @@ pub fn router(app: App) -> Router {
     let (router, api) = api().split_for_parts();
     router
         .merge(openapi::routes(openapi::describe(api)))
+        .merge(mailed_link::routes())
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::from(ProblemType::MethodNotAllowed) })
         .layer(from_fn_with_state(app.clone(), middleware::handle))

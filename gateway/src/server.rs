@@ -31,11 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// Where the address cannot be had.
 pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(backlog)
@@ -69,10 +65,8 @@ pub async fn serve(
     let connections = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let http = http_builder(&limits);
-    let pace = Pace {
-        header: Duration::from_millis(limits.header_read_ms),
-        idle: Duration::from_millis(limits.idle_ms),
-    };
+    let pace =
+        Pace { header: Duration::from_millis(limits.header_read_ms), idle: Duration::from_millis(limits.idle_ms) };
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
@@ -99,10 +93,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
 }

@@ -77,11 +77,7 @@ impl App {
             ids: OperationIds::new(settings.secrets.operation_id.expose_secret().as_bytes()),
             mail_tokens: MailTokens::new(settings.secrets.tokens.expose_secret().as_bytes()),
             auth: Arc::new(Auth::new(&settings.auth, &settings.secrets)?),
-            catalogue: Catalogue::new(
-                db.clone(),
-                redis.clone(),
-                Duration::from_millis(settings.redis.timeout_ms),
-            ),
+            catalogue: Catalogue::new(db.clone(), redis.clone(), Duration::from_millis(settings.redis.timeout_ms)),
             waiters: Waiters::new(settings.limits.waiters_max, draining.clone()),
             recent_keys: RecentKeys::new(&settings.limits),
             store: store(&settings.files.url)?,
@@ -118,18 +114,11 @@ impl Deref for App {
 }
 
 fn pool(settings: &Database) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = settings
-        .url
-        .expose_secret()
-        .parse()
-        .context("database.url is no Postgres URL")?;
+    let options: PgConnectOptions = settings.url.expose_secret().parse().context("database.url is no Postgres URL")?;
     let options = options.application_name("gateway").options([
         ("statement_timeout", settings.statement_ms.to_string()),
         ("lock_timeout", settings.lock_ms.to_string()),
-        (
-            "idle_in_transaction_session_timeout",
-            settings.idle_in_transaction_ms.to_string(),
-        ),
+        ("idle_in_transaction_session_timeout", settings.idle_in_transaction_ms.to_string()),
     ]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.pool_max)
@@ -146,19 +135,13 @@ fn redis(settings: &Redis) -> anyhow::Result<Option<ConnectionManager>> {
     }
     let client = redis::Client::open(url).context("redis.url is no Redis URL")?;
     let timeout = Duration::from_millis(settings.timeout_ms);
-    let config = ConnectionManagerConfig::new()
-        .set_response_timeout(Some(timeout))
-        .set_number_of_retries(1);
-    Ok(Some(
-        ConnectionManager::new_lazy_with_config(client, config).context("redis.url")?,
-    ))
+    let config = ConnectionManagerConfig::new().set_response_timeout(Some(timeout)).set_number_of_retries(1);
+    Ok(Some(ConnectionManager::new_lazy_with_config(client, config).context("redis.url")?))
 }
 
 fn store(url: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let folder = url
-        .strip_prefix("file://")
-        .map(PathBuf::from)
-        .context("files.url must be file:///an/absolute/folder")?;
+    let folder =
+        url.strip_prefix("file://").map(PathBuf::from).context("files.url must be file:///an/absolute/folder")?;
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("files.url: the folder {} cannot be made", folder.display()))?;
     Ok(Arc::new(LocalFileSystem::new_with_prefix(folder)?))

@@ -212,9 +212,7 @@ impl<'de> Deserialize<'de> for TimeZone {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         name.parse().map(TimeZone).map_err(|_| {
-            serde::de::Error::custom(format!(
-                "`{name}` is no IANA time zone; write one such as `Asia/Kolkata`"
-            ))
+            serde::de::Error::custom(format!("`{name}` is no IANA time zone; write one such as `Asia/Kolkata`"))
         })
     }
 }
@@ -279,11 +277,7 @@ impl Settings {
         if self.environment == Environment::Production {
             self.check_production(&mut complaints);
         }
-        if complaints.0.is_empty() {
-            Ok(())
-        } else {
-            Err(BadSettings(complaints.0))
-        }
+        if complaints.0.is_empty() { Ok(()) } else { Err(BadSettings(complaints.0)) }
     }
 
     fn check_addresses(&self, complaints: &mut Complaints) {
@@ -385,10 +379,8 @@ impl Settings {
     }
 
     fn check_production(&self, complaints: &mut Complaints) {
-        for (key, secret) in [
-            ("secrets.tokens", &self.secrets.tokens),
-            ("secrets.jwt_hs256", &self.secrets.jwt_hs256),
-        ] {
+        for (key, secret) in [("secrets.tokens", &self.secrets.tokens), ("secrets.jwt_hs256", &self.secrets.jwt_hs256)]
+        {
             let secret = secret.expose_secret();
             complaints.unless(
                 secret.len() >= 32 && !secret.starts_with("development"),

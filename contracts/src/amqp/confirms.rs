@@ -70,7 +70,9 @@ impl Confirms {
         let Some((number, confirmation)) = self.pending.next().await else {
             return std::future::pending().await;
         };
-        let Some(outstanding) = self.outstanding.remove(&number) else { return confirmation.map(|_| ()) };
+        let Some(outstanding) = self.outstanding.remove(&number) else {
+            return confirmation.map(|_| ());
+        };
         let result = match confirmation {
             Ok(Confirmation::Ack(None)) => {
                 metrics::histogram!("amqp_confirm_seconds").record(outstanding.sent_at.elapsed().as_secs_f64());

@@ -24,8 +24,7 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`] at the latest after `connect_timeout`.
 pub async fn open(settings: &AmqpSettings) -> Result<Connection, ConnectError> {
-    let properties =
-        ConnectionProperties::default().with_connection_name(settings.connection_name.as_str().into());
+    let properties = ConnectionProperties::default().with_connection_name(settings.connection_name.as_str().into());
     tokio::time::timeout(settings.connect_timeout, Connection::connect(&settings.url, properties))
         .await
         .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?

@@ -94,7 +94,8 @@ mod tests {
         for _ in 0..3 {
             lanes.push(item(Target::Command(Queue::Email), BATCH_BYTES_MAX / 2));
         }
-        let sizes: Vec<_> = std::iter::from_fn(|| lanes.pop()).map(|array| (array.target, array.waiters.len())).collect();
+        let sizes: Vec<_> =
+            std::iter::from_fn(|| lanes.pop()).map(|array| (array.target, array.waiters.len())).collect();
         let (payments, email) = (Target::Command(Queue::Payments), Target::Command(Queue::Email));
         assert_eq!(sizes, [(payments.clone(), 64), (email.clone(), 1), (payments, 36), (email.clone(), 1), (email, 1)]);
         assert!(lanes.is_empty());

@@ -76,7 +76,13 @@ async fn listen(settings: &AmqpSettings) -> Result<(Connection, Consumer), Conne
         let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
         let name = queue.name().clone();
         channel
-            .queue_bind(name.clone(), topology::LIVE.into(), "".into(), QueueBindOptions::default(), FieldTable::default())
+            .queue_bind(
+                name.clone(),
+                topology::LIVE.into(),
+                "".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
             .await?;
         let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..Default::default() };
         channel.basic_consume(name, "live".into(), options, FieldTable::default()).await

@@ -58,6 +58,10 @@ impl Command for DecidePayment {
     }
 
     fn example() -> Self {
-        Self { payment_id: example_id(4), decision: PaymentDecision::Approve, note: Some("Seen on the statement.".into()) }
+        Self {
+            payment_id: example_id(4),
+            decision: PaymentDecision::Approve,
+            note: Some("Seen on the statement.".into()),
+        }
     }
 }

@@ -133,7 +133,11 @@ impl Command for SendEmail {
 
     fn validate(&self) -> Result<(), Vec<FieldError>> {
         let mut checks = Checks::new();
-        checks.email("to_email", &self.to_email).line("locale", &self.locale, 35).line("dedupe_key", &self.dedupe_key, 200);
+        checks.email("to_email", &self.to_email).line("locale", &self.locale, 35).line(
+            "dedupe_key",
+            &self.dedupe_key,
+            200,
+        );
         if let Some(name) = &self.to_name {
             checks.line("to_name", name, 200);
         }

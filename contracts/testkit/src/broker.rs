@@ -67,11 +67,7 @@ impl Vhost {
     pub(crate) async fn discard(name: &str) -> Result<(), reqwest::Error> {
         let url = environment::with_path(&environment::url("AMQP_MANAGEMENT_URL"), &format!("/api/vhosts/{name}"));
         let answer = reqwest::Client::new().delete(url).send().await?;
-        if answer.status() == reqwest::StatusCode::NOT_FOUND {
-            Ok(())
-        } else {
-            answer.error_for_status().map(|_| ())
-        }
+        if answer.status() == reqwest::StatusCode::NOT_FOUND { Ok(()) } else { answer.error_for_status().map(|_| ()) }
     }
 
     /// Every queue that is there.
@@ -96,32 +92,17 @@ impl Vhost {
         let channel = channel(connection).await;
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let durable = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        channel
-            .queue_declare(queue.into(), durable, arguments)
-            .await
-            .expect("the queue is not there yet");
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await.expect("the queue is not there yet");
         close(&channel).await;
     }
 
     /// Deletes a queue under its consumers and puts a classic one in its place, which nobody of ours can redeclare.
     pub(crate) async fn replace_with_classic(connection: &Connection, queue: &str) {
         let channel = channel(connection).await;
-        channel
-            .queue_delete(queue.into(), QueueDeleteOptions::default())
-            .await
-            .expect("the queue is ours to delete");
-        let durable = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        channel
-            .queue_declare(queue.into(), durable, FieldTable::default())
-            .await
-            .expect("the name is free now");
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("the queue is ours to delete");
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, FieldTable::default()).await.expect("the name is free now");
         close(&channel).await;
     }
 
@@ -129,18 +110,9 @@ impl Vhost {
     pub(crate) async fn counts(connection: &Connection, queue: &str) -> Option<Counts> {
         // A refused declaration closes the channel: one each.
         let channel = channel(connection).await;
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = channel
-            .queue_declare(queue.into(), passive, FieldTable::default())
-            .await
-            .ok()?;
-        let counts = Counts {
-            ready: queue.message_count(),
-            consumers: queue.consumer_count(),
-        };
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
+        let counts = Counts { ready: queue.message_count(), consumers: queue.consumer_count() };
         close(&channel).await;
         Some(counts)
     }
@@ -148,26 +120,14 @@ impl Vhost {
     /// Publishes any bytes, persistent, and awaits the confirm.
     pub(crate) async fn publish(connection: &Connection, exchange: &str, routing_key: &str, body: &[u8]) {
         let channel = channel(connection).await;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("a fresh channel takes confirm.select");
-        let properties = BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
-            .with_content_type(CONTENT_TYPE.into());
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let confirm = channel
-            .basic_publish(exchange.into(), routing_key.into(), options, body, properties)
-            .await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("a fresh channel takes confirm.select");
+        let properties =
+            BasicProperties::default().with_delivery_mode(PERSISTENT).with_content_type(CONTENT_TYPE.into());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirm = channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await;
         let confirm = confirm.expect("the channel takes a message").await;
         let confirm = confirm.unwrap_or_else(|error| panic!("publishing to `{exchange}`/`{routing_key}`: {error}"));
-        assert!(
-            matches!(confirm, Confirmation::Ack(None)),
-            "`{exchange}`/`{routing_key}` leads nowhere: {confirm:?}"
-        );
+        assert!(matches!(confirm, Confirmation::Ack(None)), "`{exchange}`/`{routing_key}` leads nowhere: {confirm:?}");
         close(&channel).await;
     }
 
@@ -176,10 +136,7 @@ impl Vhost {
         let channel = channel(connection).await;
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
         let got = got.unwrap_or_else(|error| panic!("getting from `{queue}`: {error}"))?;
-        got.acker
-            .ack(BasicAckOptions::default())
-            .await
-            .expect("the channel is open");
+        got.acker.ack(BasicAckOptions::default()).await.expect("the channel is open");
         let body = Bytes::from(got.delivery.data);
         close(&channel).await;
         Some(body)
@@ -197,17 +154,12 @@ impl Vhost {
         let url = environment::with_path(&self.management, path);
         let answer = self.http.put(url).json(body).send().await;
         let answer = answer.unwrap_or_else(|error| panic!("RabbitMQ's management API does not answer: {error}"));
-        answer
-            .error_for_status()
-            .unwrap_or_else(|error| panic!("RabbitMQ refused to make the vhost: {error}"));
+        answer.error_for_status().unwrap_or_else(|error| panic!("RabbitMQ refused to make the vhost: {error}"));
     }
 }
 
 async fn channel(connection: &Connection) -> Channel {
-    connection
-        .create_channel()
-        .await
-        .expect("the test's connection is open")
+    connection.create_channel().await.expect("the test's connection is open")
 }
 
 async fn close(channel: &Channel) {

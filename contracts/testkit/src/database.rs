@@ -18,9 +18,7 @@ const TEMPLATE_LOCK: i64 = 0x7265_6769_7374_7261;
 pub(crate) async fn create(name: &str) {
     let owner = environment::url("DATABASE_URL");
     let mut admin = connect(&owner).await;
-    let migrator = Migrator::new(Path::new(MIGRATIONS))
-        .await
-        .expect("the folder migrations/ holds valid migrations");
+    let migrator = Migrator::new(Path::new(MIGRATIONS)).await.expect("the folder migrations/ holds valid migrations");
     let template = template_name(&migrator);
     lock(&mut admin).await;
     if !exists(&mut admin, &template).await {
@@ -28,9 +26,7 @@ pub(crate) async fn create(name: &str) {
     }
     let cloned = execute(&mut admin, format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#)).await;
     // Closing the connection also unlocks, but not before the server has noticed.
-    execute(&mut admin, format!("SELECT pg_advisory_unlock({TEMPLATE_LOCK})"))
-        .await
-        .expect("the lock is ours");
+    execute(&mut admin, format!("SELECT pg_advisory_unlock({TEMPLATE_LOCK})")).await.expect("the lock is ours");
     cloned.unwrap_or_else(|error| panic!("cannot clone {template} (the owner needs CREATEDB): {error}"));
     admin.close().await.ok();
 }
@@ -44,52 +40,34 @@ pub(crate) async fn discard(name: &str) -> Result<(), sqlx::Error> {
 
 fn template_name(migrator: &Migrator) -> String {
     let checksums: Vec<u8> = migrator.iter().flat_map(|m| m.checksum.iter().copied()).collect();
-    format!(
-        "{TEMPLATE_PREFIX}{}",
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, &checksums).simple()
-    )
+    format!("{TEMPLATE_PREFIX}{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, &checksums).simple())
 }
 
 /// Under a temporary name first: a template that exists is complete, also after a kill in the middle.
 async fn make_template(admin: &mut PgConnection, owner: &Url, migrator: &Migrator, template: &str) {
     for stale in names_like(admin, TEMPLATE_PREFIX).await {
         // In use by a test process of another checkout's migrations: left to the next one.
-        execute(admin, format!(r#"DROP DATABASE IF EXISTS "{stale}""#))
-            .await
-            .ok();
+        execute(admin, format!(r#"DROP DATABASE IF EXISTS "{stale}""#)).await.ok();
     }
     let building = format!("{template}_new");
     execute(admin, format!(r#"CREATE DATABASE "{building}" TEMPLATE template0"#))
         .await
         .expect("the owner may create databases");
     let mut connection = connect(&environment::with_path(owner, &building)).await;
-    migrator
-        .run(&mut connection)
-        .await
-        .unwrap_or_else(|error| panic!("the migrations do not apply: {error}"));
-    connection
-        .close()
-        .await
-        .expect("the template closes: nobody else knows it");
+    migrator.run(&mut connection).await.unwrap_or_else(|error| panic!("the migrations do not apply: {error}"));
+    connection.close().await.expect("the template closes: nobody else knows it");
     execute(admin, format!(r#"ALTER DATABASE "{building}" RENAME TO "{template}""#))
         .await
         .expect("nobody is connected");
 }
 
 async fn lock(admin: &mut PgConnection) {
-    execute(admin, format!("SELECT pg_advisory_lock({TEMPLATE_LOCK})"))
-        .await
-        .expect("the lock comes free");
+    execute(admin, format!("SELECT pg_advisory_lock({TEMPLATE_LOCK})")).await.expect("the lock comes free");
 }
 
 async fn connect(url: &Url) -> PgConnection {
     PgConnection::connect(url.as_str()).await.unwrap_or_else(|error| {
-        let place = format!(
-            "{}:{}{}",
-            url.host_str().unwrap_or_default(),
-            url.port().unwrap_or(5432),
-            url.path()
-        );
+        let place = format!("{}:{}{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432), url.path());
         panic!("Postgres at {place} cannot be reached ({error}): are the services up?")
     })
 }
@@ -108,8 +86,5 @@ async fn names_like(admin: &mut PgConnection, prefix: &str) -> Vec<String> {
 
 /// For statements that take no parameters; every name in them is made here, of letters, digits and underscores.
 async fn execute(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(connection)
-        .await
-        .map(|_| ())
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
 }

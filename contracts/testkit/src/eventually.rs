@@ -41,9 +41,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = C>,
 {
-    within(limit, ask)
-        .await
-        .unwrap_or_else(|| panic!("not within {limit:?}: {awaited}"))
+    within(limit, ask).await.unwrap_or_else(|| panic!("not within {limit:?}: {awaited}"))
 }
 
 /// The same, leaving it to the caller what to say.

@@ -88,19 +88,13 @@ impl Default for NewBatch {
 impl NewBatch {
     /// With so many seats.
     pub fn of(capacity: i32) -> Self {
-        Self {
-            capacity,
-            ..Self::default()
-        }
+        Self { capacity, ..Self::default() }
     }
 
     /// And so many places behind them.
     #[must_use]
     pub fn waitlist(self, waitlist_capacity: i32) -> Self {
-        Self {
-            waitlist_capacity,
-            ..self
-        }
+        Self { waitlist_capacity, ..self }
     }
 
     /// Inserts it with a course of its own, created by an admin of its own.
@@ -132,14 +126,7 @@ impl NewBatch {
         .await
         .expect("the batch keeps the table's checks");
         let tax = tax_of(self.fee, self.tax_rate);
-        Batch {
-            id,
-            course_id,
-            fee: self.fee,
-            tax_rate: self.tax_rate,
-            amount_due: self.fee + tax,
-            currency: "INR",
-        }
+        Batch { id, course_id, fee: self.fee, tax_rate: self.tax_rate, amount_due: self.fee + tax, currency: "INR" }
     }
 }
 
@@ -188,14 +175,7 @@ pub async fn users(db: &PgPool, emails: &[String], role: Role) -> Vec<User> {
     .execute(db)
     .await
     .expect("the addresses are valid and new");
-    ids.into_iter()
-        .zip(emails)
-        .map(|(id, email)| User {
-            id,
-            email: email.clone(),
-            role,
-        })
-        .collect()
+    ids.into_iter().zip(emails).map(|(id, email)| User { id, email: email.clone(), role }).collect()
 }
 
 /// So many students: `<prefix>0@…`, `<prefix>1@…`, in that order.
@@ -248,9 +228,7 @@ pub async fn registrations(db: &PgPool, batch: &Batch, student_ids: &[Uuid], sta
 
 /// A submitted payment of this amount, under this reference; the registration becomes `payment_submitted`.
 pub async fn payment(db: &PgPool, registration_id: Uuid, reference: &str, amount: Decimal) -> Uuid {
-    payments(db, &[(registration_id, reference.to_owned())], amount)
-        .await
-        .remove(0)
+    payments(db, &[(registration_id, reference.to_owned())], amount).await.remove(0)
 }
 
 /// A submitted payment each, in order; the registrations become `payment_submitted` where a seat is held.

@@ -64,10 +64,7 @@ struct Address {
 impl Mail {
     /// A header, whatever the case of its name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .and_then(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| value.as_str())
     }
 
     /// The names of all headers, lower case.
@@ -92,28 +89,17 @@ impl Mailbox {
     /// # Panics
     /// Where the environment does not name it.
     pub fn new() -> Self {
-        Self {
-            base: environment::url("MAIL_URL"),
-            http: reqwest::Client::new(),
-        }
+        Self { base: environment::url("MAIL_URL"), http: reqwest::Client::new() }
     }
 
     /// All mails to an address, oldest first.
     pub async fn mails_to(&self, address: &str) -> Vec<Mail> {
         let mut url = environment::with_path(&self.base, "/email");
         url.query_pairs_mut().append_pair("to.address", address);
-        let answer = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .expect("the mail catcher answers: are the services up?");
+        let answer = self.http.get(url).send().await.expect("the mail catcher answers: are the services up?");
         let mails: Vec<Mail> = answer.json().await.expect("the mail catcher lists mails as JSON");
         // A catcher that knows no filter lists them all.
-        mails
-            .into_iter()
-            .filter(|mail| mail.to.iter().any(|to| to.address.eq_ignore_ascii_case(address)))
-            .collect()
+        mails.into_iter().filter(|mail| mail.to.iter().any(|to| to.address.eq_ignore_ascii_case(address))).collect()
     }
 
     /// Waits at most 30 s for a mail to the address whose subject contains a text; the first one if there are several.
@@ -122,35 +108,22 @@ impl Mailbox {
     /// Where none comes.
     pub async fn wait_for_mail(&self, address: &str, subject_contains: &str) -> Mail {
         let awaited = format!("a mail to {address} with `{subject_contains}` in its subject");
-        let look = || async {
-            self.mails_to(address)
-                .await
-                .into_iter()
-                .find(|mail| mail.subject.contains(subject_contains))
-        };
+        let look =
+            || async { self.mails_to(address).await.into_iter().find(|mail| mail.subject.contains(subject_contains)) };
         eventually(&awaited, MAIL_LIMIT, look).await
     }
 
     /// The bytes of an attached file.
     pub async fn attachment(&self, mail: &Mail, attachment: &Attachment) -> Bytes {
-        let name = attachment
-            .generated_file_name
-            .as_deref()
-            .unwrap_or(&attachment.file_name);
+        let name = attachment.generated_file_name.as_deref().unwrap_or(&attachment.file_name);
         let mut url = self.base.clone();
-        url.path_segments_mut()
-            .expect("an http address has a path")
-            .extend(["email", &mail.id, "attachment", name]);
+        url.path_segments_mut().expect("an http address has a path").extend(["email", &mail.id, "attachment", name]);
         self.get(url).await
     }
 
     /// The mail as it came over SMTP.
     pub async fn source(&self, mail: &Mail) -> Bytes {
-        self.get(environment::with_path(
-            &self.base,
-            &format!("/email/{}/source", mail.id),
-        ))
-        .await
+        self.get(environment::with_path(&self.base, &format!("/email/{}/source", mail.id))).await
     }
 
     async fn get(&self, url: Url) -> Bytes {
@@ -173,8 +146,5 @@ fn list_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 
 /// The catcher says `false` or `null` where a mail has no such part.
 fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Value::deserialize(deserializer)?
-        .as_str()
-        .unwrap_or_default()
-        .to_owned())
+    Ok(Value::deserialize(deserializer)?.as_str().unwrap_or_default().to_owned())
 }

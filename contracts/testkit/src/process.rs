@@ -47,17 +47,9 @@ impl Process {
         for (key, value) in env {
             command.env(key.as_ref(), value.as_ref());
         }
-        command
-            .stdout(output.try_clone().expect("a file has more than one handle"))
-            .stderr(output);
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-        }
+        command.stdout(output.try_clone().expect("a file has more than one handle")).stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name: name.to_owned(), child, log }
     }
 
     /// The process id.
@@ -83,12 +75,7 @@ impl Process {
             async move { ended || asked.await.is_ok_and(|answer| answer.status().is_success()) }
         });
         let answered = answers.await.is_some();
-        assert!(
-            answered && !self.has_ended(),
-            "{} is not ready at {url}; it said:\n{}",
-            self.name,
-            self.tail()
-        );
+        assert!(answered && !self.has_ended(), "{} is not ready at {url}; it said:\n{}", self.name, self.tail());
     }
 
     /// Waits until its output contains a text, at most 30 s.
@@ -97,12 +84,7 @@ impl Process {
     /// Where it does not.
     pub async fn wait_for_output(&self, text: &str) {
         let said = within(READY_LIMIT, || async { self.output().contains(text) }).await;
-        assert!(
-            said.is_some(),
-            "{} did not say `{text}`; it said:\n{}",
-            self.name,
-            self.tail()
-        );
+        assert!(said.is_some(), "{} did not say `{text}`; it said:\n{}", self.name, self.tail());
     }
 
     /// SIGKILL: no destructor runs, no buffer is flushed.
@@ -113,16 +95,8 @@ impl Process {
 
     /// Sends a signal by its name: `TERM`, `STOP`, `CONT`, …
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status();
-        assert!(
-            sent.is_ok_and(|status| status.success()),
-            "cannot send {name} to {} (pid {})",
-            self.name,
-            self.pid()
-        );
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to {} (pid {})", self.name, self.pid());
     }
 
     /// SIGTERM, and waits for the end, at most 40 s.
@@ -163,12 +137,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill9();
         if std::thread::panicking() {
-            eprintln!(
-                "the end of {}'s output ({}):\n{}",
-                self.name,
-                self.log.display(),
-                self.tail()
-            );
+            eprintln!("the end of {}'s output ({}):\n{}", self.name, self.log.display(), self.tail());
         } else {
             std::fs::remove_file(&self.log).ok();
         }
@@ -198,17 +167,8 @@ pub fn free_port() -> u16 {
 /// Tests run from `target/<profile>/deps`; binaries stand one above.
 fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path is known");
-    let folder = test
-        .ancestors()
-        .find(|path| path.ends_with("deps"))
-        .and_then(|deps| deps.parent());
-    let path = folder
-        .unwrap_or_else(|| panic!("{} is not in a target folder", test.display()))
-        .join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: run `cargo build --workspace --bins` first",
-        path.display()
-    );
+    let folder = test.ancestors().find(|path| path.ends_with("deps")).and_then(|deps| deps.parent());
+    let path = folder.unwrap_or_else(|| panic!("{} is not in a target folder", test.display())).join(name);
+    assert!(path.is_file(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
     path
 }

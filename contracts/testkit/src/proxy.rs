@@ -46,13 +46,9 @@ impl Proxy {
     /// Where the URL has no host or no port that is known.
     pub async fn start(upstream: &str) -> Self {
         let upstream = Url::parse(upstream).expect("the server is named by a URL");
-        let port = upstream
-            .port_or_known_default()
-            .or_else(|| default_port(upstream.scheme()));
+        let port = upstream.port_or_known_default().or_else(|| default_port(upstream.scheme()));
         let target = (upstream.host_str().expect("a host").to_owned(), port.expect("a port"));
-        let listener = TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .expect("loopback has a free port");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let valve = Arc::new(Valve {
             holding: watch::Sender::new(false),
@@ -70,11 +66,7 @@ impl Proxy {
                 }
             }
         });
-        Self {
-            address,
-            valve,
-            listener,
-        }
+        Self { address, valve, listener }
     }
 
     /// Where it listens.

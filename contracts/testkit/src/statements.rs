@@ -21,9 +21,7 @@ impl Statements {
     /// Begins to listen.
     pub fn record() -> Self {
         let texts = Arc::default();
-        let guard = tracing::subscriber::set_default(Recorder {
-            texts: Arc::clone(&texts),
-        });
+        let guard = tracing::subscriber::set_default(Recorder { texts: Arc::clone(&texts) });
         Self { texts, _guard: guard }
     }
 
@@ -36,9 +34,7 @@ impl Statements {
 
 fn is_transaction_control(statement: &str) -> bool {
     let word = statement.split_whitespace().next().unwrap_or_default();
-    ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"]
-        .iter()
-        .any(|control| word.eq_ignore_ascii_case(control))
+    ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"].iter().any(|control| word.eq_ignore_ascii_case(control))
 }
 
 struct Recorder {
@@ -66,11 +62,7 @@ impl Subscriber for Recorder {
     fn event(&self, event: &Event<'_>) {
         let mut statement = Statement::default();
         event.record(&mut statement);
-        let text = if statement.full.is_empty() {
-            statement.summary
-        } else {
-            statement.full
-        };
+        let text = if statement.full.is_empty() { statement.summary } else { statement.full };
         if !text.is_empty() {
             self.texts.lock().expect("nobody panics with the lock held").push(text);
         }

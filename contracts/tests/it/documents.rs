@@ -36,20 +36,14 @@ fn the_checked_in_documents_are_fresh() {
             stale.push(path);
         }
     }
-    assert!(
-        stale.is_empty(),
-        "stale: {stale:?}; after a look at the change: UPDATE=1 cargo test -p contracts"
-    );
+    assert!(stale.is_empty(), "stale: {stale:?}; after a look at the change: UPDATE=1 cargo test -p contracts");
 }
 
 #[test]
 fn no_document_is_left_of_a_kind_that_is_gone() {
     let expected: BTreeSet<_> = documents().into_iter().map(|(path, _)| path).collect();
     for entry in fs::read_dir(checked_in("schemas")).expect("the schemas are checked in") {
-        let path = format!(
-            "schemas/{}",
-            entry.expect("it can be listed").file_name().to_string_lossy()
-        );
+        let path = format!("schemas/{}", entry.expect("it can be listed").file_name().to_string_lossy());
         assert!(expected.contains(&path), "{path} belongs to no kind");
     }
 }
@@ -58,25 +52,15 @@ fn no_document_is_left_of_a_kind_that_is_gone() {
 fn every_example_keeps_to_its_schema_and_nothing_else_does() {
     for kind in CATALOG {
         let schema = schema::message_schema(kind);
-        assert!(
-            schema["title"].is_string() && schema["description"].is_string(),
-            "{}",
-            kind.name
-        );
+        assert!(schema["title"].is_string() && schema["description"].is_string(), "{}", kind.name);
         let validator = validator(&schema);
         let example = (kind.example)();
         if let Err(error) = validator.validate(&example) {
             panic!("{}: {error}", kind.name);
         }
-        for field in schema["required"]
-            .as_array()
-            .expect("every command has a required field")
-        {
+        for field in schema["required"].as_array().expect("every command has a required field") {
             let mut without = example.clone();
-            without
-                .as_object_mut()
-                .expect("an object")
-                .remove(field.as_str().expect("a name"));
+            without.as_object_mut().expect("an object").remove(field.as_str().expect("a name"));
             assert!(!validator.is_valid(&without), "{} without {field}", kind.name);
             let bytes = serde_json::to_vec(&without).expect("it serialises");
             assert!((kind.check)(&bytes).is_err(), "{} without {field} decodes", kind.name);
@@ -99,12 +83,8 @@ fn every_event_keeps_to_the_envelope_schema() {
         assert!(error.is_none(), "{}: {error:?}", event.kind);
         properties.extend(full.as_object().expect("an object").keys().cloned());
     }
-    let described: BTreeSet<_> = schema::event_schema()["properties"]
-        .as_object()
-        .expect("an object")
-        .keys()
-        .cloned()
-        .collect();
+    let described: BTreeSet<_> =
+        schema::event_schema()["properties"].as_object().expect("an object").keys().cloned().collect();
     assert_eq!(properties, described, "the envelope's members and its schema's");
 }
 
@@ -113,9 +93,7 @@ fn the_asyncapi_document_describes_the_bodies_that_travel() {
     let document = schema::asyncapi();
     for event in one_of_each() {
         let reference = document["channels"][event.queue.name()]["messages"][event.kind]["$ref"].as_str();
-        let pointer = reference
-            .expect("every kind is a message of its queue")
-            .trim_start_matches('#');
+        let pointer = reference.expect("every kind is a message of its queue").trim_start_matches('#');
         let message = document.pointer(pointer).expect("the message exists");
         let schema = json!({ "components": document["components"], "allOf": [message["payload"]] });
         let validator = jsonschema::validator_for(&schema).expect("the payload is a schema whose references resolve");
@@ -130,10 +108,7 @@ fn the_asyncapi_document_describes_the_bodies_that_travel() {
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {
-        assert!(
-            document.pointer(reference.trim_start_matches('#')).is_some(),
-            "{reference} leads nowhere"
-        );
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference} leads nowhere");
     }
 }
 

@@ -11,15 +11,8 @@ use crate::one_of_each;
 fn the_limits_are_those_of_the_cloudevents_and_amqp_contracts() {
     assert_eq!(BATCH_EVENTS_MAX, 64);
     assert_eq!(BATCH_BYTES_MAX, 262_144);
-    let largest = one_of_each()
-        .iter()
-        .map(|event| event.bytes.len())
-        .max()
-        .expect("there are kinds");
-    assert!(
-        largest * BATCH_EVENTS_MAX < BATCH_BYTES_MAX,
-        "64 ordinary events fit one message"
-    );
+    let largest = one_of_each().iter().map(|event| event.bytes.len()).max().expect("there are kinds");
+    assert!(largest * BATCH_EVENTS_MAX < BATCH_BYTES_MAX, "64 ordinary events fit one message");
 }
 
 #[test]
@@ -30,16 +23,8 @@ fn an_array_decodes_to_what_was_joined() {
     assert_eq!(decoded.len(), events.len());
     for (decoded, event) in decoded.into_iter().zip(&events) {
         let decoded = decoded.expect("our own event");
-        assert_eq!(
-            (decoded.id, &*decoded.kind, decoded.fingerprint),
-            (event.id, event.kind, event.fingerprint)
-        );
-        assert_eq!(
-            decoded.encode(),
-            event.bytes,
-            "{}: encoding is the inverse of decoding",
-            event.kind
-        );
+        assert_eq!((decoded.id, &*decoded.kind, decoded.fingerprint), (event.id, event.kind, event.fingerprint));
+        assert_eq!(decoded.encode(), event.bytes, "{}: encoding is the inverse of decoding", event.kind);
     }
     assert!(Event::decode_batch(b"[]").expect("an array").is_empty());
 }
@@ -74,16 +59,7 @@ fn neighbours_of_a_bad_element_survive() {
 fn a_body_that_is_no_array_is_refused_as_a_whole() {
     let event = &one_of_each()[0].bytes;
     let cut = join_batch([event, event].into_iter());
-    for body in [
-        &b""[..],
-        b"{}",
-        b"null",
-        b"[1,",
-        b"[]]",
-        b"\xff\xfe",
-        event,
-        &cut[..cut.len() - 1],
-    ] {
+    for body in [&b""[..], b"{}", b"null", b"[1,", b"[]]", b"\xff\xfe", event, &cut[..cut.len() - 1]] {
         assert!(matches!(Event::decode_batch(body), Err(DecodeError::Malformed(_))));
     }
 }
@@ -121,9 +97,7 @@ fn random_and_mutated_bytes_never_panic() {
         }
     }
     for length in 0..2_000 {
-        let noise: Vec<u8> = (0..length)
-            .map(|_| u8::try_from(random.below(256)).expect("below 256"))
-            .collect();
+        let noise: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).expect("below 256")).collect();
         let _refused = Event::decode_batch(&noise);
     }
 }

@@ -40,10 +40,7 @@ fn one_of_each() -> Vec<NewEvent> {
 fn example_event<C: Command>() -> NewEvent {
     let origin = Origin {
         source: "/gateway",
-        principal: Principal::User {
-            id: ids::new_id(),
-            role: contracts::Role::Student,
-        },
+        principal: Principal::User { id: ids::new_id(), role: contracts::Role::Student },
         accepted_at: chrono::Utc::now(),
         trace: TraceParent::new(),
         parent: Some(ids::new_id()),

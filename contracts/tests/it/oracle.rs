@@ -30,9 +30,7 @@ fn the_sdk_reads_what_we_write() {
         assert_eq!(text("principal"), Some(our.principal.to_string()));
         assert_eq!(text("fingerprint"), Some(our.fingerprint.to_string()));
         assert_eq!(text("parentid"), our.parent.map(|id| id.to_string()));
-        let Some(Data::Json(data)) = their.data() else {
-            panic!("{} has no JSON data", our.kind)
-        };
+        let Some(Data::Json(data)) = their.data() else { panic!("{} has no JSON data", our.kind) };
         assert_eq!(data, &serde_json::from_str::<Value>(our.data.get()).expect("JSON"));
     }
 }
@@ -63,13 +61,7 @@ fn we_read_what_the_sdk_writes() {
         (our.id, &*our.kind, &*our.source, &*our.subject),
         (id, "invoice.issue.v1", "/workers/payments", "a subject")
     );
-    assert_eq!(
-        (our.time, our.traceparent, our.principal),
-        (time, trace, Principal::System)
-    );
-    assert_eq!(
-        (our.fingerprint, our.attempt, our.replay, our.parent),
-        (fingerprint, 2, 0, None)
-    );
+    assert_eq!((our.time, our.traceparent, our.principal), (time, trace, Principal::System));
+    assert_eq!((our.fingerprint, our.attempt, our.replay, our.parent), (fingerprint, 2, 0, None));
     assert_eq!(serde_json::from_str::<Value>(our.data.get()).expect("JSON"), data);
 }

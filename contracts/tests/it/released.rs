@@ -18,13 +18,7 @@ fn folder() -> PathBuf {
 
 fn released() -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder()).expect("the released examples are checked in");
-    let names = entries.map(|entry| {
-        entry
-            .expect("it can be listed")
-            .file_name()
-            .to_string_lossy()
-            .into_owned()
-    });
+    let names = entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned());
     names
         .filter(|name| name.ends_with(".json"))
         .map(|name| {
@@ -36,10 +30,7 @@ fn released() -> BTreeMap<String, Vec<u8>> {
 
 fn recorded() -> BTreeMap<String, String> {
     let text = fs::read_to_string(folder().join(CHECKSUMS)).unwrap_or_default();
-    let line = |line: &str| {
-        line.split_once("  ")
-            .map(|(sum, name)| (name.to_owned(), sum.to_owned()))
-    };
+    let line = |line: &str| line.split_once("  ").map(|(sum, name)| (name.to_owned(), sum.to_owned()));
     text.lines().filter_map(line).collect()
 }
 
@@ -70,21 +61,14 @@ fn released_messages_decode_validate_and_never_change() {
         release();
     }
     let files = released();
-    let sums: BTreeMap<_, _> = files
-        .iter()
-        .map(|(name, bytes)| (name.clone(), checksum(bytes)))
-        .collect();
+    let sums: BTreeMap<_, _> = files.iter().map(|(name, bytes)| (name.clone(), checksum(bytes))).collect();
     assert_eq!(
         sums,
         recorded(),
         "released examples are never edited or removed; a new one: RELEASE=1 cargo test -p contracts"
     );
     for kind in CATALOG {
-        assert!(
-            files.contains_key(&format!("{}.json", kind.name)),
-            "{} has no released example: RELEASE=1",
-            kind.name
-        );
+        assert!(files.contains_key(&format!("{}.json", kind.name)), "{} has no released example: RELEASE=1", kind.name);
     }
     for (name, bytes) in files {
         let event = Event::decode(&bytes).unwrap_or_else(|error| panic!("{name} no longer decodes: {error}"));

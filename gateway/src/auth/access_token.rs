@@ -13,8 +13,5 @@ use crate::state::App;
     security(())
 )]
 pub(super) async fn public_keys(State(app): State<App>) -> impl IntoResponse {
-    (
-        [(header::CACHE_CONTROL, "public, max-age=300")],
-        Json(app.auth.keys.public_keys()),
-    )
+    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(app.auth.keys.public_keys()))
 }

@@ -42,12 +42,7 @@ impl FromRequestParts<App> for ClientIp {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Infallible> {
-        Ok(Self(
-            parts
-                .extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|info| info.0.ip()),
-        ))
+        Ok(Self(parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())))
     }
 }
 
@@ -62,10 +57,7 @@ impl Attempts {
     pub(super) fn new(per_minute: u32) -> Self {
         Self {
             per_minute,
-            by_ip: Cache::builder()
-                .max_capacity(REMEMBERED_MAX)
-                .time_to_live(WINDOW)
-                .build(),
+            by_ip: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(WINDOW).build(),
             unknown: Cache::builder()
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_idle(Duration::from_secs(DELAY_SECS_MAX))
@@ -95,20 +87,13 @@ impl Attempts {
             return Ok(());
         };
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            Ok(())
-        } else {
-            Err(locked(left.as_secs() + 1))
-        }
+        if left.is_zero() { Ok(()) } else { Err(locked(left.as_secs() + 1)) }
     }
 
     /// Remembers a failure of an account that does not exist.
     pub(super) fn unknown_failed(&self, email: &str) {
         let failures = self.unknown.get(email).map_or(0, |(failures, _)| failures) + 1;
-        self.unknown.insert(
-            email.to_owned(),
-            (failures, Instant::now() + Duration::from_secs(delay_secs(failures))),
-        );
+        self.unknown.insert(email.to_owned(), (failures, Instant::now() + Duration::from_secs(delay_secs(failures))));
     }
 }
 
@@ -155,10 +140,7 @@ mod tests {
     #[test]
     fn an_address_is_counted_by_itself() {
         let attempts = Attempts::new(2);
-        let (one, two) = (
-            ClientIp(Some([10, 0, 0, 1].into())),
-            ClientIp(Some([10, 0, 0, 2].into())),
-        );
+        let (one, two) = (ClientIp(Some([10, 0, 0, 1].into())), ClientIp(Some([10, 0, 0, 2].into())));
         assert!(attempts.admit(one).is_ok() && attempts.admit(one).is_ok());
         assert!(attempts.admit(one).is_err());
         assert!(attempts.admit(two).is_ok());

@@ -26,11 +26,7 @@ impl Caller {
     /// # Errors
     /// 403 for any other role.
     pub fn require(&self, roles: &[Role]) -> Result<(), ApiError> {
-        if roles.contains(&self.role) {
-            Ok(())
-        } else {
-            Err(ProblemType::Forbidden.into())
-        }
+        if roles.contains(&self.role) { Ok(()) } else { Err(ProblemType::Forbidden.into()) }
     }
 
     /// Whose rows may be listed: everybody's (`None`) for staff, one's own for others.
@@ -40,10 +36,7 @@ impl Caller {
 
     /// As it travels in an event.
     pub const fn principal(&self) -> Principal {
-        Principal::User {
-            id: self.user_id,
-            role: self.role,
-        }
+        Principal::User { id: self.user_id, role: self.role }
     }
 }
 
@@ -51,10 +44,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        MaybeCaller::from_request_parts(parts, app)
-            .await?
-            .0
-            .ok_or_else(|| ProblemType::Unauthenticated.into())
+        MaybeCaller::from_request_parts(parts, app).await?.0.ok_or_else(|| ProblemType::Unauthenticated.into())
     }
 }
 
@@ -77,9 +67,7 @@ impl FromRequestParts<App> for MaybeCaller {
             return Ok(Self(None));
         }
         let caller = bearer(&parts.headers).and_then(|token| app.auth.authenticate(token));
-        caller
-            .map(|caller| Self(Some(caller)))
-            .ok_or_else(|| ProblemType::Unauthenticated.into())
+        caller.map(|caller| Self(Some(caller))).ok_or_else(|| ProblemType::Unauthenticated.into())
     }
 }
 
@@ -90,9 +78,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         return None;
     };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_start_matches(' '))
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 #[cfg(test)]
@@ -100,34 +86,21 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&str]) -> HeaderMap {
-        values
-            .iter()
-            .map(|value| (header::AUTHORIZATION, value.parse().expect("a header value")))
-            .collect()
+        values.iter().map(|value| (header::AUTHORIZATION, value.parse().expect("a header value"))).collect()
     }
 
     #[test]
     fn one_bearer_token_is_read_and_nothing_else() {
         assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Some("a.b.c"));
         assert_eq!(bearer(&headers(&["bEARER  a.b.c"])), Some("a.b.c"));
-        for bad in [
-            &["Basic a.b.c"][..],
-            &["a.b.c"],
-            &["Bearer"],
-            &["Bearer a", "Bearer b"],
-            &[],
-        ] {
+        for bad in [&["Basic a.b.c"][..], &["a.b.c"], &["Bearer"], &["Bearer a", "Bearer b"], &[]] {
             assert_eq!(bearer(&headers(bad)), None, "{bad:?}");
         }
     }
 
     #[test]
     fn roles_are_required_by_name_and_staff_see_every_row() {
-        let caller = |role| Caller {
-            user_id: Uuid::max(),
-            role,
-            sid: Uuid::nil(),
-        };
+        let caller = |role| Caller { user_id: Uuid::max(), role, sid: Uuid::nil() };
         assert!(caller(Role::Admin).require(&[Role::Accountant, Role::Admin]).is_ok());
         assert!(caller(Role::Student).require(&[Role::Accountant, Role::Admin]).is_err());
         assert_eq!(caller(Role::Accountant).own_rows_only(), None);

@@ -63,10 +63,7 @@ impl KeyRing {
             algorithm = Algorithm::EdDSA;
             keys.insert(0, Key::ed25519(&signer)?);
         }
-        let header = Header {
-            kid: Some(keys[0].kid.clone()),
-            ..Header::new(algorithm)
-        };
+        let header = Header { kid: Some(keys[0].kid.clone()), ..Header::new(algorithm) };
         Ok(Self { signer, header, keys })
     }
 
@@ -77,10 +74,7 @@ impl KeyRing {
 
     /// Verifies signature, algorithm, issuer, audience and times, and reads the claims.
     pub(super) fn verify(&self, token: &str) -> Result<AccessClaims, Refused> {
-        let kid = jsonwebtoken::decode_header(token)
-            .map_err(|_| Refused)?
-            .kid
-            .ok_or(Refused)?;
+        let kid = jsonwebtoken::decode_header(token).map_err(|_| Refused)?.kid.ok_or(Refused)?;
         let key = self.keys.iter().find(|key| key.kid == kid).ok_or(Refused)?;
         let token = jsonwebtoken::decode(token, &key.decoding, &key.validation).map_err(|_| Refused)?;
         Ok(token.claims)
@@ -88,9 +82,7 @@ impl KeyRing {
 
     /// The public keys; empty while only secrets are in the ring.
     pub(super) fn public_keys(&self) -> JwkSet {
-        JwkSet {
-            keys: self.keys.iter().filter_map(|key| key.public.clone()).collect(),
-        }
+        JwkSet { keys: self.keys.iter().filter_map(|key| key.public.clone()).collect() }
     }
 }
 
@@ -116,12 +108,7 @@ impl Key {
         let kid = access_token::kid("EdDSA", pair.x.as_bytes());
         public.common.key_id = Some(kid.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
-        Ok(Self {
-            kid,
-            decoding,
-            validation: validation(Algorithm::EdDSA),
-            public: Some(public),
-        })
+        Ok(Self { kid, decoding, validation: validation(Algorithm::EdDSA), public: Some(public) })
     }
 }
 

@@ -13,10 +13,7 @@ MC4CAQAwBQYDK2VwBCIEIFpxbuzEgf0W6cprMLllvwwgN36LTRnxTatohC1ohvu0
 ";
 
 fn secrets(hs256: &str) -> Secrets {
-    Secrets {
-        jwt_hs256: hs256.to_owned().into(),
-        ..Secrets::default()
-    }
+    Secrets { jwt_hs256: hs256.to_owned().into(), ..Secrets::default() }
 }
 
 fn ring() -> KeyRing {
@@ -24,13 +21,7 @@ fn ring() -> KeyRing {
 }
 
 fn claims() -> AccessClaims {
-    AccessClaims::new(
-        Uuid::now_v7(),
-        Role::Student,
-        Uuid::now_v7(),
-        chrono::Utc::now(),
-        LIFETIME_SECS,
-    )
+    AccessClaims::new(Uuid::now_v7(), Role::Student, Uuid::now_v7(), chrono::Utc::now(), LIFETIME_SECS)
 }
 
 fn signed(ring: &KeyRing, header: &Header, claims: &Value) -> String {
@@ -80,11 +71,7 @@ fn every_mutation_of_a_good_token_is_refused() {
             Some(value) => fields.insert(claim.to_owned(), value.clone()),
             None => fields.remove(claim),
         };
-        assert_eq!(
-            ring.verify(&signed(&ring, &ring.header, &bad)),
-            Err(Refused),
-            "{claim}: {value:?}"
-        );
+        assert_eq!(ring.verify(&signed(&ring, &ring.header, &bad)), Err(Refused), "{claim}: {value:?}");
     }
 }
 
@@ -94,30 +81,14 @@ fn the_algorithm_is_the_keys_and_not_the_tokens() {
     let good = serde_json::to_value(claims()).expect("json");
     let kid = ring.header.kid.clone();
     for header in [
-        Header {
-            kid: kid.clone(),
-            ..Header::new(Algorithm::HS384)
-        },
-        Header {
-            kid: None,
-            ..Header::new(Algorithm::HS256)
-        },
-        Header {
-            kid: Some("unknown".into()),
-            ..Header::new(Algorithm::HS256)
-        },
+        Header { kid: kid.clone(), ..Header::new(Algorithm::HS384) },
+        Header { kid: None, ..Header::new(Algorithm::HS256) },
+        Header { kid: Some("unknown".into()), ..Header::new(Algorithm::HS256) },
     ] {
         assert_eq!(ring.verify(&signed(&ring, &header, &good)), Err(Refused), "{header:?}");
     }
     let token = ring.sign(&claims());
-    for bad in [
-        "",
-        ".",
-        "..",
-        "a.b.c",
-        token.rsplit_once('.').expect("three parts").0,
-        &format!("{token}x"),
-    ] {
+    for bad in ["", ".", "..", "a.b.c", token.rsplit_once('.').expect("three parts").0, &format!("{token}x")] {
         assert_eq!(ring.verify(bad), Err(Refused), "{bad}");
     }
 }
@@ -126,43 +97,28 @@ fn the_algorithm_is_the_keys_and_not_the_tokens() {
 fn a_rotated_secret_still_verifies() {
     let (old, new) = ("a".repeat(32), "b".repeat(32));
     let token = ring().sign(&claims());
-    let rotated = KeyRing::new(&Secrets {
-        jwt_hs256_previous: Some(old.into()),
-        ..secrets(&new)
-    })
-    .expect("both are long enough");
+    let rotated =
+        KeyRing::new(&Secrets { jwt_hs256_previous: Some(old.into()), ..secrets(&new) }).expect("both are long enough");
     assert!(rotated.verify(&token).is_ok());
     assert!(ring().verify(&rotated.sign(&claims())).is_err());
 }
 
 #[test]
 fn an_ed25519_key_signs_and_its_public_half_is_published() {
-    let with_ed25519 = Secrets {
-        jwt_eddsa_pem: Some(ED25519.to_owned().into()),
-        ..secrets(&"a".repeat(32))
-    };
+    let with_ed25519 = Secrets { jwt_eddsa_pem: Some(ED25519.to_owned().into()), ..secrets(&"a".repeat(32)) };
     let ring = KeyRing::new(&with_ed25519).expect("a good key");
     let claims = claims();
     let token = ring.sign(&claims);
     assert_eq!(ring.verify(&token), Ok(claims));
-    assert_eq!(
-        jsonwebtoken::decode_header(&token).expect("a header").alg,
-        Algorithm::EdDSA
-    );
+    assert_eq!(jsonwebtoken::decode_header(&token).expect("a header").alg, Algorithm::EdDSA);
     let public = serde_json::to_value(ring.public_keys()).expect("json");
     assert_eq!(public["keys"].as_array().map(Vec::len), Some(1));
-    assert_eq!(
-        (&public["keys"][0]["kty"], &public["keys"][0]["crv"]),
-        (&json!("OKP"), &json!("Ed25519"))
-    );
+    assert_eq!((&public["keys"][0]["kty"], &public["keys"][0]["crv"]), (&json!("OKP"), &json!("Ed25519")));
     assert_eq!(public["keys"][0].get("d"), None);
     assert!(KeyRing::new(&secrets("short")).is_err());
 }
 
 #[test]
 fn without_a_public_key_none_is_published() {
-    assert_eq!(
-        serde_json::to_value(ring().public_keys()).expect("json"),
-        json!({ "keys": [] })
-    );
+    assert_eq!(serde_json::to_value(ring().public_keys()).expect("json"), json!({ "keys": [] }));
 }

@@ -66,26 +66,15 @@ pub(super) async fn login(
     if let Some(left) = account.locked_secs {
         return Err(attempts::locked(left.ceil() as u64));
     }
-    if !app
-        .auth
-        .passwords
-        .verify(&login.password, account.password_hash.as_deref())
-        .await?
-    {
+    if !app.auth.passwords.verify(&login.password, account.password_hash.as_deref()).await? {
         remember_failure(&app, account.id).await?;
         return Err(wrong());
     }
     if account.status != "active" {
-        return Err(Problem::new(ProblemType::Forbidden)
-            .detail("This account is not active.")
-            .into());
+        return Err(Problem::new(ProblemType::Forbidden).detail("This account is not active.").into());
     }
-    let user = SignedIn {
-        id: account.id,
-        email: account.email,
-        role: role(&account.role)?,
-        full_name: account.full_name,
-    };
+    let user =
+        SignedIn { id: account.id, email: account.email, role: role(&account.role)?, full_name: account.full_name };
     enter(&app, user, &Device::new(ip, &headers)).await.map(Answer)
 }
 

@@ -95,11 +95,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, headers: Header
     security(("bearer" = []))
 )]
 pub(super) async fn end_one(State(app): State<App>, ip: ClientIp, caller: Caller, Id(id): Id) -> ApiResult<StatusCode> {
-    if end(&app, caller, id, ip).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(ApiError::not_found())
-    }
+    if end(&app, caller, id, ip).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found()) }
 }
 
 async fn end(app: &App, caller: Caller, sid: Uuid, ip: ClientIp) -> ApiResult<bool> {

@@ -69,13 +69,8 @@ pub(super) async fn exchange(
     };
     let mut tx = app.db.begin().await?;
     mailed_tokens::spend(&mut tx, &mailed).await?;
-    sqlx::query!("UPDATE users SET last_login_at = now() WHERE id = $1", mailed.user.id)
-        .execute(&mut *tx)
-        .await?;
-    let grant = app
-        .auth
-        .open_session(&mut tx, &mailed.user, &Device::new(ip, &headers))
-        .await?;
+    sqlx::query!("UPDATE users SET last_login_at = now() WHERE id = $1", mailed.user.id).execute(&mut *tx).await?;
+    let grant = app.auth.open_session(&mut tx, &mailed.user, &Device::new(ip, &headers)).await?;
     let entry = audit::Entry {
         actor: (mailed.user.id, mailed.user.role),
         action: "auth.magic_link",
@@ -85,23 +80,14 @@ pub(super) async fn exchange(
     };
     audit::record(&mut tx, entry).await?;
     tx.commit().await?;
-    Ok(Answer(Exchanged {
-        tokens: app.auth.tokens(mailed.user, grant),
-        confirmation,
-    }))
+    Ok(Answer(Exchanged { tokens: app.auth.tokens(mailed.user, grant), confirmation }))
 }
 
 async fn confirm(app: &App, mailed: &Mailed, registration_id: Uuid) -> ApiResult<Confirmation> {
-    let command = ConfirmRegistration {
-        registration_id,
-        student_id: mailed.user.id,
-    };
+    let command = ConfirmRegistration { registration_id, student_id: mailed.user.id };
     let origin = Origin {
         source: "/gateway",
-        principal: Principal::User {
-            id: mailed.user.id,
-            role: mailed.user.role,
-        },
+        principal: Principal::User { id: mailed.user.id, role: mailed.user.role },
         accepted_at: chrono::Utc::now(),
         trace: request::trace().child(),
         parent: None,
@@ -110,8 +96,5 @@ async fn confirm(app: &App, mailed: &Mailed, registration_id: Uuid) -> ApiResult
     let event = NewEvent::new(id, &command, &origin);
     let operation_id = app.ids.encode(event.id, &event.fingerprint);
     app.publisher.publish(event).await?;
-    Ok(Confirmation {
-        registration_id,
-        operation_id,
-    })
+    Ok(Confirmation { registration_id, operation_id })
 }

@@ -55,17 +55,8 @@ pub(super) async fn find(app: &App, token: &SecretString, purpose: &str) -> ApiR
     .await?
     .ok_or_else(refused)?;
     let role: Role = login::role(&row.role)?;
-    let user = SignedIn {
-        id: row.user_id,
-        email: row.email,
-        role,
-        full_name: row.full_name,
-    };
-    Ok(Mailed {
-        token_id,
-        registration_id: row.registration_id,
-        user,
-    })
+    let user = SignedIn { id: row.user_id, email: row.email, role, full_name: row.full_name };
+    Ok(Mailed { token_id, registration_id: row.registration_id, user })
 }
 
 /// Uses it, and with it proves the address: an invited user becomes active.
@@ -86,11 +77,7 @@ pub(super) async fn spend(tx: &mut PgConnection, mailed: &Mailed) -> ApiResult<(
     )
     .execute(tx)
     .await?;
-    if spent.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(refused())
-    }
+    if spent.rows_affected() == 1 { Ok(()) } else { Err(refused()) }
 }
 
 fn refused() -> ApiError {

@@ -62,23 +62,13 @@ impl Auth {
 
     /// A fresh access token for a sign-in.
     pub fn mint(&self, user_id: Uuid, role: Role, sid: Uuid) -> String {
-        self.keys.sign(&AccessClaims::new(
-            user_id,
-            role,
-            sid,
-            chrono::Utc::now(),
-            self.access_secs(),
-        ))
+        self.keys.sign(&AccessClaims::new(user_id, role, sid, chrono::Utc::now(), self.access_secs()))
     }
 
     /// Who the bearer of this access token is; `None` whatever is wrong with it.
     pub fn authenticate(&self, token: &str) -> Option<Caller> {
         let claims = self.keys.verify(token).ok()?;
-        let caller = Caller {
-            user_id: claims.sub,
-            role: claims.role,
-            sid: claims.sid,
-        };
+        let caller = Caller { user_id: claims.sub, role: claims.role, sid: claims.sid };
         (!self.revocations.contains(claims.sid)).then_some(caller)
     }
 
@@ -90,15 +80,9 @@ impl Auth {
     /// A refresh token's life for this role, seconds: unused, and at most.
     fn refresh_secs(&self, role: Role) -> (f64, f64) {
         let (idle, absolute) = if role.is_staff() {
-            (
-                self.settings.staff_refresh_idle_minutes,
-                self.settings.staff_refresh_absolute_minutes,
-            )
+            (self.settings.staff_refresh_idle_minutes, self.settings.staff_refresh_absolute_minutes)
         } else {
-            (
-                self.settings.refresh_idle_minutes,
-                self.settings.refresh_absolute_minutes,
-            )
+            (self.settings.refresh_idle_minutes, self.settings.refresh_absolute_minutes)
         };
         (f64::from(idle) * 60.0, f64::from(absolute) * 60.0)
     }
@@ -119,7 +103,5 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The routes that list and end the caller's own sign-ins.
 pub fn sessions_of_caller() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(logout::list))
-        .routes(routes!(logout::end_one))
+    OpenApiRouter::default().routes(routes!(logout::list)).routes(routes!(logout::end_one))
 }

@@ -46,9 +46,7 @@ impl Passwords {
             _ => (self.dummy.clone(), false),
         };
         let password = password.clone();
-        let matches = self
-            .run(move || bcrypt::verify(password.expose_secret(), &hash))
-            .await?;
+        let matches = self.run(move || bcrypt::verify(password.expose_secret(), &hash)).await?;
         Ok(matches && possible)
     }
 
@@ -70,12 +68,7 @@ impl Passwords {
             return Err(ApiError::from(ProblemType::Overloaded).retry_after(retry_after_secs));
         };
         // Held by the work itself: a client that goes away does not free the processor.
-        let running = self
-            .running
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let running = self.running.clone().acquire_owned().await.expect("the semaphore is never closed");
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(running);
@@ -108,12 +101,7 @@ pub(super) fn check(password: &SecretString) -> Result<(), ApiError> {
             "too_long",
             &format!("must have at most {PASSWORD_BYTES_MAX} bytes in UTF-8"),
         )
-        .ensure(
-            !text.contains('\0'),
-            "password",
-            "control_character",
-            "must not contain NUL",
-        )
+        .ensure(!text.contains('\0'), "password", "control_character", "must not contain NUL")
         .finish()
         .map_err(|errors| Problem::new(ProblemType::ValidationFailed).errors(errors).into())
 }
@@ -128,12 +116,7 @@ mod tests {
     use super::*;
 
     fn passwords(hashing_max: usize, hashing_waiting_max: usize) -> Passwords {
-        let settings = AuthSettings {
-            bcrypt_cost: 4,
-            hashing_max,
-            hashing_waiting_max,
-            ..AuthSettings::default()
-        };
+        let settings = AuthSettings { bcrypt_cost: 4, hashing_max, hashing_waiting_max, ..AuthSettings::default() };
         Passwords::new(&settings).expect("cost 4 is allowed")
     }
 
@@ -143,18 +126,8 @@ mod tests {
         let exact: SecretString = "p".repeat(72).into();
         let hash = passwords.hash(&exact).await.expect("hashes");
         assert!(passwords.verify(&exact, Some(&hash)).await.expect("verifies"));
-        assert!(
-            !passwords
-                .verify(&"p".repeat(73).into(), Some(&hash))
-                .await
-                .expect("verifies")
-        );
-        assert!(
-            !passwords
-                .verify(&"p".repeat(71).into(), Some(&hash))
-                .await
-                .expect("verifies")
-        );
+        assert!(!passwords.verify(&"p".repeat(73).into(), Some(&hash)).await.expect("verifies"));
+        assert!(!passwords.verify(&"p".repeat(71).into(), Some(&hash)).await.expect("verifies"));
         assert!(!passwords.verify(&exact, None).await.expect("verifies"));
     }
 

@@ -100,13 +100,7 @@ pub(super) async fn forgot(
 ) -> ApiResult<(StatusCode, Answer<Forgotten>)> {
     app.auth.attempts.admit(ip)?;
     let email = normalise_email(&forgot.email);
-    let mail = async {
-        if is_email(&email) {
-            mail_link(&app, &email, forgot.link).await
-        } else {
-            Ok(())
-        }
-    };
+    let mail = async { if is_email(&email) { mail_link(&app, &email, forgot.link).await } else { Ok(()) } };
     let (mailed, ()) = tokio::join!(mail, tokio::time::sleep(FORGOT_TAKES));
     mailed?;
     let detail = "If there is an account with this address, a link is on its way to it.";

@@ -80,11 +80,7 @@ pub(super) async fn refresh(
             Ok(Answer(app.auth.tokens(*user, grant)))
         }
         Rotation::Refused => Err(refused()),
-        Rotation::Reused {
-            user_id,
-            role,
-            family_id,
-        } => {
+        Rotation::Reused { user_id, role, family_id } => {
             // In a transaction of its own: this one holds a row of the family already, out of order.
             tx.rollback().await?;
             revoke(&app, (user_id, role), family_id, ip).await?;
@@ -97,17 +93,8 @@ async fn revoke(app: &App, actor: (Uuid, Role), family_id: Uuid, ip: ClientIp) -
     let mut tx = app.db.begin().await?;
     if sessions::revoke_family(&mut tx, actor.0, family_id).await? {
         let action = "auth.refresh_token_reused";
-        audit::record(
-            &mut tx,
-            audit::Entry {
-                actor,
-                action,
-                entity_type: "session",
-                entity_id: family_id,
-                ip,
-            },
-        )
-        .await?;
+        audit::record(&mut tx, audit::Entry { actor, action, entity_type: "session", entity_id: family_id, ip })
+            .await?;
     }
     tx.commit().await?;
     revocations::announce(app, vec![family_id]);
@@ -134,23 +121,10 @@ async fn rotate(app: &App, tx: &mut PgConnection, token: &RefreshToken, device: 
         Some(_) => None,
     };
     let Some(expires_in) = expires_in else {
-        return Ok(Rotation::Reused {
-            user_id: session.user_id,
-            role,
-            family_id: session.family_id,
-        });
+        return Ok(Rotation::Reused { user_id: session.user_id, role, family_id: session.family_id });
     };
-    let user = SignedIn {
-        id: session.user_id,
-        email: session.email,
-        role,
-        full_name: session.full_name,
-    };
-    let grant = Grant {
-        family_id: session.family_id,
-        refresh_token: successor,
-        refresh_expires_in: expires_in as i64,
-    };
+    let user = SignedIn { id: session.user_id, email: session.email, role, full_name: session.full_name };
+    let grant = Grant { family_id: session.family_id, refresh_token: successor, refresh_expires_in: expires_in as i64 };
     Ok(Rotation::Granted(Box::new(user), grant))
 }
 

@@ -47,8 +47,7 @@ impl Auth {
     /// Refuses these sign-ins from now on, in this process.
     pub fn revoke_sids(&self, sids: &[Uuid]) {
         if !sids.is_empty() {
-            self.revocations
-                .extend(sids.iter().copied(), Utc::now() + self.token_memory());
+            self.revocations.extend(sids.iter().copied(), Utc::now() + self.token_memory());
         }
     }
 
@@ -104,10 +103,7 @@ pub(super) fn announce(app: &App, sids: Vec<Uuid>) {
         return;
     }
     app.auth.revoke_sids(&sids);
-    app.publisher.publish_live(LiveMessage {
-        revoked_sids: sids,
-        ..LiveMessage::default()
-    });
+    app.publisher.publish_live(LiveMessage { revoked_sids: sids, ..LiveMessage::default() });
 }
 
 #[cfg(test)]

@@ -86,12 +86,7 @@ impl RefreshToken {
     }
 
     fn of(bytes: &[u8]) -> Self {
-        Self(
-            bytes
-                .iter()
-                .fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
-                .into(),
-        )
+        Self(bytes.iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}")).into())
     }
 }
 
@@ -103,17 +98,11 @@ pub(super) struct Device<'a> {
 
 impl<'a> Device<'a> {
     pub(super) fn new(ip: ClientIp, headers: &'a axum::http::HeaderMap) -> Self {
-        Self {
-            ip,
-            user_agent: headers
-                .get(axum::http::header::USER_AGENT)
-                .and_then(|value| value.to_str().ok()),
-        }
+        Self { ip, user_agent: headers.get(axum::http::header::USER_AGENT).and_then(|value| value.to_str().ok()) }
     }
 
     pub(super) fn user_agent(&self) -> Option<String> {
-        self.user_agent
-            .map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect())
+        self.user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect())
     }
 }
 
@@ -140,11 +129,7 @@ impl Auth {
         )
         .execute(tx)
         .await?;
-        Ok(Grant {
-            family_id,
-            refresh_token,
-            refresh_expires_in: idle_secs as i64,
-        })
+        Ok(Grant { family_id, refresh_token, refresh_expires_in: idle_secs as i64 })
     }
 
     /// What the client is answered.
@@ -191,10 +176,7 @@ mod tests {
         let token = RefreshToken::random();
         assert_eq!(token.successor(&key(b"a")).hash(), token.successor(&key(b"a")).hash());
         assert_ne!(token.successor(&key(b"a")).hash(), token.successor(&key(b"b")).hash());
-        assert_ne!(
-            token.successor(&key(b"a")).hash(),
-            RefreshToken::random().successor(&key(b"a")).hash()
-        );
+        assert_ne!(token.successor(&key(b"a")).hash(), RefreshToken::random().successor(&key(b"a")).hash());
         assert_eq!(token.0.expose_secret().len(), 64);
     }
 }

@@ -75,24 +75,12 @@ impl AuthSettings {
                 self.staff_refresh_idle_minutes <= self.staff_refresh_absolute_minutes,
                 "auth.staff_refresh_idle_minutes must not be more than auth.staff_refresh_absolute_minutes",
             ),
-            (
-                self.refresh_grace_seconds <= 60,
-                "auth.refresh_grace_seconds must be at most 60",
-            ),
+            (self.refresh_grace_seconds <= 60, "auth.refresh_grace_seconds must be at most 60"),
             ((4..=15).contains(&self.bcrypt_cost), "auth.bcrypt_cost must be 4 to 15"),
             (self.hashing_max >= 1, "auth.hashing_max must be at least 1"),
-            (
-                self.logins_per_minute_and_ip >= 1,
-                "auth.logins_per_minute_and_ip must be at least 1",
-            ),
-            (
-                self.reset_link_minutes >= 1,
-                "auth.reset_link_minutes must be at least 1",
-            ),
-            (
-                self.magic_link_minutes >= 1,
-                "auth.magic_link_minutes must be at least 1",
-            ),
+            (self.logins_per_minute_and_ip >= 1, "auth.logins_per_minute_and_ip must be at least 1"),
+            (self.reset_link_minutes >= 1, "auth.reset_link_minutes must be at least 1"),
+            (self.magic_link_minutes >= 1, "auth.magic_link_minutes must be at least 1"),
         ]
     }
 }
@@ -104,19 +92,9 @@ mod tests {
     #[test]
     fn the_defaults_hold_and_a_broken_relation_is_named() {
         assert!(AuthSettings::default().relations().into_iter().all(|(holds, _)| holds));
-        let broken = AuthSettings {
-            staff_refresh_idle_minutes: 9 * 60,
-            ..AuthSettings::default()
-        };
-        let told: Vec<_> = broken
-            .relations()
-            .into_iter()
-            .filter(|(holds, _)| !holds)
-            .map(|(_, sentence)| sentence)
-            .collect();
-        assert_eq!(
-            told,
-            ["auth.staff_refresh_idle_minutes must not be more than auth.staff_refresh_absolute_minutes"]
-        );
+        let broken = AuthSettings { staff_refresh_idle_minutes: 9 * 60, ..AuthSettings::default() };
+        let told: Vec<_> =
+            broken.relations().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence).collect();
+        assert_eq!(told, ["auth.staff_refresh_idle_minutes must not be more than auth.staff_refresh_absolute_minutes"]);
     }
 }

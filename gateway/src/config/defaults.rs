@@ -45,28 +45,19 @@ impl Default for Database {
 
 impl Default for Amqp {
     fn default() -> Self {
-        Self {
-            url: SecretString::default(),
-            in_flight_max: 8_192,
-            confirm_timeout_ms: 5_000,
-        }
+        Self { url: SecretString::default(), in_flight_max: 8_192, confirm_timeout_ms: 5_000 }
     }
 }
 
 impl Default for Redis {
     fn default() -> Self {
-        Self {
-            url: SecretString::default(),
-            timeout_ms: 50,
-        }
+        Self { url: SecretString::default(), timeout_ms: 50 }
     }
 }
 
 impl Default for Files {
     fn default() -> Self {
-        Self {
-            url: "file:///var/lib/registrar/files".to_owned(),
-        }
+        Self { url: "file:///var/lib/registrar/files".to_owned() }
     }
 }
 
@@ -92,10 +83,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Json,
-            filter: "info".to_owned(),
-        }
+        Self { format: LogFormat::Json, filter: "info".to_owned() }
     }
 }
 
@@ -108,17 +96,10 @@ mod tests {
     /// The sample with its commented settings (`#key = value`) taken in too.
     fn sample(with_commented: bool) -> Settings {
         let text = include_str!("../../../deploy/gateway.sample.toml");
-        let lines = text.lines().map(|line| {
-            if with_commented {
-                line.strip_prefix("#:").unwrap_or(line)
-            } else {
-                line
-            }
-        });
+        let lines =
+            text.lines().map(|line| if with_commented { line.strip_prefix("#:").unwrap_or(line) } else { line });
         let text: Vec<_> = lines.collect();
-        figment::Figment::from(Toml::string(&text.join("\n")))
-            .extract()
-            .expect("the sample parses")
+        figment::Figment::from(Toml::string(&text.join("\n"))).extract().expect("the sample parses")
     }
 
     #[test]
@@ -140,9 +121,8 @@ mod tests {
         let shown = format!("{before}{}", url.split_once('}').expect("its end").1);
         let mut before_colons: Vec<_> = shown.split(": ").collect();
         before_colons.pop();
-        let names = before_colons
-            .iter()
-            .filter_map(|text| text.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next());
+        let names =
+            before_colons.iter().filter_map(|text| text.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next());
         for name in names.filter(|name| *name != "planted_bug") {
             let there = text.lines().any(|line| {
                 let line = line.trim_start_matches("#:").trim();

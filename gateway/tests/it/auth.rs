@@ -17,10 +17,7 @@ mod site;
 
 /// The answer without what differs from request to request.
 async fn refusal(response: Response) -> (u16, Option<String>, Value) {
-    let challenge = response
-        .headers()
-        .get("www-authenticate")
-        .map(|value| format!("{value:?}"));
+    let challenge = response.headers().get("www-authenticate").map(|value| format!("{value:?}"));
     let status = response.status().as_u16();
     let mut body: Value = response.json().await.expect("a problem");
     body.as_object_mut().expect("an object").remove("instance");
@@ -38,14 +35,9 @@ async fn every_bad_token_is_the_same_401() {
     let now = chrono::Utc::now();
     let claims = AccessClaims::new(user.id, user.role, new_id(), now, access_token::LIFETIME_SECS);
     let good = serde_json::to_value(&claims).expect("JSON");
-    let header = Header {
-        kid: Some(access_token::kid("HS256", JWT_SECRET.as_bytes())),
-        ..Header::new(Algorithm::HS256)
-    };
-    assert_eq!(
-        site.me(&sign(&header, &good, JWT_SECRET)).await.status(),
-        StatusCode::OK
-    );
+    let header =
+        Header { kid: Some(access_token::kid("HS256", JWT_SECRET.as_bytes())), ..Header::new(Algorithm::HS256) };
+    assert_eq!(site.me(&sign(&header, &good, JWT_SECRET)).await.status(), StatusCode::OK);
 
     let with = |claim: &str, value: Value| {
         let mut claims = good.clone();
@@ -57,41 +49,16 @@ async fn every_bad_token_is_the_same_401() {
         claims.as_object_mut().expect("an object").remove(claim);
         sign(&header, &claims, JWT_SECRET)
     };
-    let payload = sign(&header, &good, JWT_SECRET)
-        .split('.')
-        .nth(1)
-        .expect("three parts")
-        .to_owned();
+    let payload = sign(&header, &good, JWT_SECRET).split('.').nth(1).expect("three parts").to_owned();
     // {"alg":"none","typ":"JWT"}
     let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
     let mut bad = vec![
         unsigned,
         "nonsense".to_owned(),
         sign(&header, &good, "another secret of a test, 32 bytes or more"),
-        sign(
-            &Header {
-                alg: Algorithm::HS512,
-                ..header.clone()
-            },
-            &good,
-            JWT_SECRET,
-        ),
-        sign(
-            &Header {
-                kid: Some("unknown".into()),
-                ..header.clone()
-            },
-            &good,
-            JWT_SECRET,
-        ),
-        sign(
-            &Header {
-                kid: None,
-                ..header.clone()
-            },
-            &good,
-            JWT_SECRET,
-        ),
+        sign(&Header { alg: Algorithm::HS512, ..header.clone() }, &good, JWT_SECRET),
+        sign(&Header { kid: Some("unknown".into()), ..header.clone() }, &good, JWT_SECRET),
+        sign(&Header { kid: None, ..header.clone() }, &good, JWT_SECRET),
         with("exp", json!((now.timestamp() + 600).to_string())),
         with("exp", json!(now.timestamp() - 60)),
         with("nbf", json!(now.timestamp() + 120)),
@@ -127,17 +94,8 @@ async fn after_a_logout_every_gateway_refuses_within_five_seconds() {
     assert_eq!(site.refresh(&refresh).await.status(), StatusCode::UNAUTHORIZED);
 
     let late = start(&site.sandbox).await;
-    let answer = send(
-        site.http
-            .get(format!("http://{}/v1/me", late.address()))
-            .bearer_auth(&access),
-    )
-    .await;
-    assert_eq!(
-        answer.status(),
-        StatusCode::UNAUTHORIZED,
-        "a gateway that starts afterwards knows it too"
-    );
+    let answer = send(site.http.get(format!("http://{}/v1/me", late.address())).bearer_auth(&access)).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "a gateway that starts afterwards knows it too");
     late.stop().await;
     other.stop().await;
     site.close().await;
@@ -165,10 +123,7 @@ async fn a_refresh_token_used_twice_ends_the_family_but_a_lost_answer_does_not()
         StatusCode::UNAUTHORIZED,
         "the whole family"
     );
-    assert_eq!(
-        site.me(&text(&second, "access_token")).await.status(),
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(site.me(&text(&second, "access_token")).await.status(), StatusCode::UNAUTHORIZED);
     site.close().await;
 }
 
@@ -198,10 +153,7 @@ async fn guessing_a_password_is_slowed_alike_for_known_and_unknown_accounts() {
     let user = fixtures::user(&site.sandbox.db, &site.sandbox.email("asha"), Role::Student).await;
     for email in [user.email.clone(), site.sandbox.email("nobody")] {
         for _ in 0..5 {
-            assert_eq!(
-                site.login(&email, "not the password").await.status(),
-                StatusCode::UNAUTHORIZED
-            );
+            assert_eq!(site.login(&email, "not the password").await.status(), StatusCode::UNAUTHORIZED);
         }
         let locked = site.login(&email, fixtures::PASSWORD).await;
         assert_eq!(locked.status(), StatusCode::TOO_MANY_REQUESTS, "{email}");
@@ -228,19 +180,11 @@ async fn a_mailed_link_signs_in_once() {
     let token = site.mailed_token(user.id, "magic_link").await;
     let exchange = || site.post("/v1/auth/exchange", json!({ "token": token }));
     let answers = join_all((0..10).map(|_| exchange())).await;
-    let granted = answers
-        .iter()
-        .filter(|answer| answer.status() == StatusCode::OK)
-        .count();
+    let granted = answers.iter().filter(|answer| answer.status() == StatusCode::OK).count();
     assert_eq!(granted, 1, "ten at once: one is let in");
     assert_eq!(exchange().await.status(), StatusCode::UNAUTHORIZED);
     let forged = MailTokens::new(b"another secret").encode(new_id());
-    assert_eq!(
-        site.post("/v1/auth/exchange", json!({ "token": forged }))
-            .await
-            .status(),
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(site.post("/v1/auth/exchange", json!({ "token": forged })).await.status(), StatusCode::UNAUTHORIZED);
     site.close().await;
 }
 
@@ -261,16 +205,9 @@ async fn a_mailed_link_for_a_registration_confirms_it() {
     let path = site.url(&format!("/v1/operations/{operation}"));
     let pending = ok(send(site.http.get(path).bearer_auth(text(&answer, "access_token"))).await).await;
     assert_eq!(pending["state"], "pending");
-    let body = site
-        .sandbox
-        .get("registrations")
-        .await
-        .expect("the command is in its queue");
+    let body = site.sandbox.get("registrations").await.expect("the command is in its queue");
     let events: Value = serde_json::from_slice(&body).expect("JSON");
-    assert_eq!(
-        events[0]["data"],
-        json!({ "registration_id": registration, "student_id": student.id })
-    );
+    assert_eq!(events[0]["data"], json!({ "registration_id": registration, "student_id": student.id }));
     site.close().await;
 }
 
@@ -289,11 +226,7 @@ async fn a_forgotten_password_is_set_anew_and_ends_every_sign_in() {
     let body = site.sandbox.get("email").await.expect("one mail is on its way");
     let events: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(events[0]["data"]["template"], "password_reset");
-    let token_id: Uuid = events[0]["data"]["token_id"]
-        .as_str()
-        .expect("a token")
-        .parse()
-        .expect("a UUID");
+    let token_id: Uuid = events[0]["data"]["token_id"].as_str().expect("a token").parse().expect("a UUID");
 
     let token = MailTokens::new(TOKENS_SECRET.as_bytes()).encode(token_id);
     let reset = |password: &str| site.post("/v1/auth/reset", json!({ "token": token, "password": password }));
@@ -301,17 +234,8 @@ async fn a_forgotten_password_is_set_anew_and_ends_every_sign_in() {
     assert_eq!(reset(&"p".repeat(73)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(reset("a brand new password").await.status(), StatusCode::NO_CONTENT);
     assert_eq!(reset("and yet another one").await.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(
-        site.me(&text(&tokens, "access_token")).await.status(),
-        StatusCode::UNAUTHORIZED
-    );
-    assert_eq!(
-        site.login(&user.email, fixtures::PASSWORD).await.status(),
-        StatusCode::UNAUTHORIZED
-    );
-    assert_eq!(
-        site.login(&user.email, "a brand new password").await.status(),
-        StatusCode::OK
-    );
+    assert_eq!(site.me(&text(&tokens, "access_token")).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(site.login(&user.email, fixtures::PASSWORD).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(site.login(&user.email, "a brand new password").await.status(), StatusCode::OK);
     site.close().await;
 }

@@ -40,7 +40,8 @@ async fn who_waits_at_another_gateway_is_told_at_once() {
         assert_eq!((accepted.status, accepted.header("retry-after")), (202, Some("1")));
         let told = answer(second.get(&format!("{location}?wait=20")));
         let worked = async {
-            eventually("the other gateway waits", Duration::from_secs(5), || async { waiters(&second).await == 1 }).await;
+            eventually("the other gateway waits", Duration::from_secs(5), || async { waiters(&second).await == 1 })
+                .await;
             workers.signal("CONT");
             Instant::now()
         };

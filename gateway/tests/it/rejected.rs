@@ -127,7 +127,11 @@ async fn payments_and_decisions_are_rejected_with_their_reason() {
     succeeded(&settled(&scene.gateway, &path, Some(&accountant), "one", &json!({})).await);
     rejected(&settled(&scene.gateway, &path, Some(&accountant), "two", &json!({})).await, "already-decided", 409);
     let unknown = format!("/v1/payments/{}/approve", Uuid::now_v7());
-    rejected(&settled(&scene.gateway, &unknown, Some(&accountant), "three", &json!({})).await, "payment-not-found", 404);
+    rejected(
+        &settled(&scene.gateway, &unknown, Some(&accountant), "three", &json!({})).await,
+        "payment-not-found",
+        404,
+    );
     scene.close().await;
 }
 

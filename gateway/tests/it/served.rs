@@ -38,15 +38,8 @@ impl Served {
         let mut settings = settings(&sandbox);
         change(&mut settings);
         let gateway = Gateway::start(settings).await.expect("the gateway starts");
-        assert!(
-            gateway.app().publisher.wait_ready(Duration::from_secs(10)).await,
-            "the broker is there"
-        );
-        Self {
-            sandbox,
-            gateway,
-            http: Client::new(),
-        }
+        assert!(gateway.app().publisher.wait_ready(Duration::from_secs(10)).await, "the broker is there");
+        Self { sandbox, gateway, http: Client::new() }
     }
 
     /// A request to be sent.
@@ -82,10 +75,7 @@ impl Served {
 
 /// Settings for this sandbox.
 fn settings(sandbox: &Sandbox) -> Settings {
-    let mut settings = Settings {
-        environment: Environment::Development,
-        ..Settings::default()
-    };
+    let mut settings = Settings { environment: Environment::Development, ..Settings::default() };
     settings.listen.set_port(0);
     settings.metrics_listen.set_port(0);
     settings.database.url = SecretString::from(sandbox.gateway_url());

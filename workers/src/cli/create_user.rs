@@ -101,36 +101,23 @@ pub(super) fn hash_password(password: &SecretString, cost: u32) -> anyhow::Resul
 }
 
 fn check(email: &str, full_name: &str) -> anyhow::Result<()> {
-    Checks::new()
-        .email("--email", email)
-        .line("--full-name", full_name, 200)
-        .finish()
-        .map_err(|errors| {
-            let lines: Vec<_> = errors
-                .iter()
-                .map(|error| format!("{} {}", error.field, error.message))
-                .collect();
-            anyhow::anyhow!(lines.join("\n"))
-        })
+    Checks::new().email("--email", email).line("--full-name", full_name, 200).finish().map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        anyhow::anyhow!(lines.join("\n"))
+    })
 }
 
 fn read_password(from_stdin: bool) -> anyhow::Result<SecretString> {
     if from_stdin {
         let mut line = String::new();
-        std::io::stdin()
-            .lock()
-            .read_line(&mut line)
-            .context("the password could not be read from standard input")?;
+        std::io::stdin().lock().read_line(&mut line).context("the password could not be read from standard input")?;
         return Ok(line.trim_end_matches(['\n', '\r']).into());
     }
     if !std::io::stdin().is_terminal() {
         bail!("standard input is no terminal to ask for the password at; use --password-stdin");
     }
     let first = rpassword::prompt_password("Password: ")?;
-    ensure!(
-        first == rpassword::prompt_password("Once more: ")?,
-        "the two passwords differ"
-    );
+    ensure!(first == rpassword::prompt_password("Once more: ")?, "the two passwords differ");
     Ok(first.into())
 }
 

@@ -34,10 +34,7 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(&options)
         .await
         .context("database.url: Postgres does not answer, or refuses its owner")?;
-    connection
-        .ensure_migrations_table(APPLIED_TABLE)
-        .await
-        .map_err(explained)?;
+    connection.ensure_migrations_table(APPLIED_TABLE).await.map_err(explained)?;
     let applied: HashSet<i64> = connection
         .list_applied_migrations(APPLIED_TABLE)
         .await
@@ -46,14 +43,8 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
         .map(|migration| migration.version)
         .collect();
     let mut done = 0_usize;
-    for migration in MIGRATOR
-        .iter()
-        .filter(|migration| !applied.contains(&migration.version))
-    {
-        MIGRATOR
-            .run_to(migration.version, &mut connection)
-            .await
-            .map_err(explained)?;
+    for migration in MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)) {
+        MIGRATOR.run_to(migration.version, &mut connection).await.map_err(explained)?;
         println!("applied {:04} {}", migration.version, migration.description);
         done += 1;
     }

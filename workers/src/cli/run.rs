@@ -80,9 +80,8 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name);
     let publisher = Publisher::start(amqp.clone());
     telemetry::serve(settings.metrics_listen, health.clone()).await?;
-    let clock = has(Pool::Clock).then(|| {
-        tokio::spawn(clock::run(database.clone(), publisher.clone(), settings.clock.clone(), stop.clone()))
-    });
+    let clock = has(Pool::Clock)
+        .then(|| tokio::spawn(clock::run(database.clone(), publisher.clone(), settings.clock.clone(), stop.clone())));
     let consuming = runtime::run(
         runtime::Pools {
             queues,

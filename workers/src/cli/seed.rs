@@ -112,11 +112,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         return demo_batch::run(&database, code).await;
     }
     if let Some(students) = args.load {
-        let wish = load::Wish {
-            students,
-            batches: args.batches,
-            seats: args.seats,
-        };
+        let wish = load::Wish { students, batches: args.batches, seats: args.seats };
         return load::run(&database, &wish).await;
     }
     println!("The sample institute is there. Who can sign in:");

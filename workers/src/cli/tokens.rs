@@ -58,10 +58,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
     );
     let secret = settings.secrets.jwt_hs256.expose_secret().as_bytes();
     let key = EncodingKey::from_secret(secret);
-    let header = Header {
-        kid: Some(access_token::kid("HS256", secret)),
-        ..Header::new(Algorithm::HS256)
-    };
+    let header = Header { kid: Some(access_token::kid("HS256", secret)), ..Header::new(Algorithm::HS256) };
     let database = database::pool(&settings.database, "workers tokens").context("database.url")?;
     let roles: Vec<String> = args.roles.iter().map(|role| role.name().to_owned()).collect();
     let users = sqlx::query!(
@@ -104,14 +101,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         lines.push('\n');
     }
     print!("{lines}");
-    let missing = args
-        .users
-        .iter()
-        .filter(|id| !users.iter().any(|user| user.id == **id))
-        .count();
-    ensure!(
-        missing == 0,
-        "{missing} of the named users are unknown, deleted or suspended"
-    );
+    let missing = args.users.iter().filter(|id| !users.iter().any(|user| user.id == **id)).count();
+    ensure!(missing == 0, "{missing} of the named users are unknown, deleted or suspended");
     Ok(())
 }

@@ -25,13 +25,8 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
     )?;
     let mut lines = format!("{:<26} {:>9} {:>10}\n", "queue", "messages", "consumers");
     for name in topology::queue_names() {
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let queue = channel
-            .queue_declare(name.as_str().into(), passive, FieldTable::default())
-            .await?;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
         let (messages, consumers) = (queue.message_count(), queue.consumer_count());
         lines.push_str(&format!("{name:<26} {messages:>9} {consumers:>10}\n"));
     }

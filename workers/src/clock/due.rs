@@ -48,8 +48,7 @@ impl Unsettled {
     }
 
     fn retain(&mut self, is_unsettled: impl Fn(&Key) -> bool) {
-        self.published
-            .retain(|key, at| at.elapsed() < REMEMBERED && is_unsettled(key));
+        self.published.retain(|key, at| at.elapsed() < REMEMBERED && is_unsettled(key));
     }
 
     fn columns(&self) -> (Vec<Uuid>, Vec<DateTime<Utc>>) {
@@ -83,10 +82,7 @@ pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Uns
     )
     .fetch_all(pool)
     .await?;
-    let expire = |id, hold_expires_at| ExpireHold {
-        registration_id: id,
-        hold_expires_at,
-    };
+    let expire = |id, hold_expires_at| ExpireHold { registration_id: id, hold_expires_at };
     Ok(holds
         .into_iter()
         .map(|hold| due(hold.id, hold.hold_expires_at, &expire(hold.id, hold.hold_expires_at)))
@@ -162,10 +158,7 @@ pub(super) async fn reminders(pool: &PgPool, settings: &Clock, unsettled: &mut U
     )
     .fetch_all(pool)
     .await?;
-    Ok(holds
-        .into_iter()
-        .map(|hold| due(hold.id, hold.hold_expires_at, &reminder(hold)))
-        .collect())
+    Ok(holds.into_iter().map(|hold| due(hold.id, hold.hold_expires_at, &reminder(hold))).collect())
 }
 
 /// A reminder that has its line in the mail log is settled.
@@ -174,10 +167,7 @@ async fn forget_mailed(pool: &PgPool, unsettled: &mut Unsettled) -> sqlx::Result
     if dedupe_keys.is_empty() {
         return Ok(());
     }
-    let mailed = sqlx::query_scalar!(
-        "SELECT dedupe_key FROM email_logs WHERE dedupe_key = ANY ($1)",
-        &dedupe_keys
-    );
+    let mailed = sqlx::query_scalar!("SELECT dedupe_key FROM email_logs WHERE dedupe_key = ANY ($1)", &dedupe_keys);
     let mailed: HashSet<String> = mailed.fetch_all(pool).await?.into_iter().collect();
     unsettled.retain(|key| !mailed.contains(&reminder_key(key)));
     Ok(())
@@ -214,10 +204,7 @@ fn due<C: Command>(subject: Uuid, at: DateTime<Utc>, command: &C) -> Due {
         trace: TraceParent::new(),
         parent: None,
     };
-    Due {
-        key: (subject, at),
-        event: NewEvent::new(ids::due_id(C::KIND, &subject.to_string(), at), command, &origin),
-    }
+    Due { key: (subject, at), event: NewEvent::new(ids::due_id(C::KIND, &subject.to_string(), at), command, &origin) }
 }
 
 #[cfg(test)]
@@ -225,19 +212,13 @@ mod tests {
     use super::*;
 
     fn expire(at: DateTime<Utc>) -> Due {
-        let hold = ExpireHold {
-            registration_id: Uuid::nil(),
-            hold_expires_at: at,
-        };
+        let hold = ExpireHold { registration_id: Uuid::nil(), hold_expires_at: at };
         due(Uuid::nil(), at, &hold)
     }
 
     #[test]
     fn the_same_end_is_the_same_command_and_a_renewed_hold_is_another() {
-        let (end, renewed) = (
-            DateTime::UNIX_EPOCH,
-            DateTime::UNIX_EPOCH + chrono::Duration::microseconds(1),
-        );
+        let (end, renewed) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::Duration::microseconds(1));
         assert_eq!(expire(end).event.id, expire(end).event.id);
         assert_ne!(expire(end).event.id, expire(renewed).event.id);
     }

@@ -46,10 +46,7 @@ pub async fn run(
             _ = ticks.tick() => {}
         }
         if let Err(error) = clock.tick().await {
-            tracing::warn!(
-                error = chain(error.as_ref()),
-                "the clock could not tick; it tries again"
-            );
+            tracing::warn!(error = chain(error.as_ref()), "the clock could not tick; it tries again");
         }
     }
     if let Some(lock) = clock.lock {
@@ -76,11 +73,11 @@ impl Ticker {
             return Ok(());
         }
         let expired = due::expired(&self.pool, &self.settings, &mut self.expiries).await?;
-        publish(&self.publisher, &expired).await?;
+        publish(&self.publisher, "expired holds", &expired).await?;
         self.expiries.remember(&expired);
         if self.settings.reminder_before_minutes > 0 {
             let reminders = due::reminders(&self.pool, &self.settings, &mut self.reminders).await?;
-            publish(&self.publisher, &reminders).await?;
+            publish(&self.publisher, "reminders", &reminders).await?;
             self.reminders.remember(&reminders);
         }
         self.prune().await
@@ -105,25 +102,23 @@ impl Ticker {
             self.lock = Some(held);
             return Ok(true);
         }
-        let mut connection = self.pool.acquire().await?.detach();
+        let mut connection = self.pool.acquire().await?;
         let taken = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "taken!""#, LOCK)
-            .fetch_one(&mut connection)
+            .fetch_one(&mut *connection)
             .await?;
         if taken {
             tracing::info!("this clock is the active one");
-            self.lock = Some(connection);
-        } else {
-            connection.close().await?;
+            self.lock = Some(connection.detach());
         }
         Ok(taken)
     }
 }
 
-async fn publish(publisher: &Publisher, due: &[Due]) -> anyhow::Result<()> {
+async fn publish(publisher: &Publisher, what: &str, due: &[Due]) -> anyhow::Result<()> {
     if !due.is_empty() {
         let events: Vec<NewEvent> = due.iter().map(|due| due.event.clone()).collect();
         publisher.publish_all(events).await?;
-        tracing::info!(count = due.len(), "published what is due");
+        tracing::info!(what, count = due.len(), "published what is due");
     }
     Ok(())
 }

@@ -11,10 +11,7 @@ use super::{DEFAULTS, Environment, Settings};
 const SAMPLE: &str = include_str!("../../../deploy/workers.sample.toml");
 
 fn sample_with(toml: &str) -> Settings {
-    Figment::from(Toml::string(SAMPLE))
-        .merge(Toml::string(toml))
-        .extract()
-        .expect("the sample with a change")
+    Figment::from(Toml::string(SAMPLE)).merge(Toml::string(toml)).extract().expect("the sample with a change")
 }
 
 fn assert_within(path: &str, part: &Dict, whole: &Dict) {
@@ -32,27 +29,17 @@ fn assert_within(path: &str, part: &Dict, whole: &Dict) {
 fn the_sample_names_every_setting_and_shows_the_defaults() {
     // Without the defaults: a setting that the sample forgets would be missing.
     sample_with("").check().expect("the sample is consistent");
-    assert!(
-        SAMPLE.contains("# templates_dir ="),
-        "the only optional setting is shown commented out"
-    );
+    assert!(SAMPLE.contains("# templates_dir ="), "the only optional setting is shown commented out");
     let mut defaults: Dict = Figment::from(Toml::string(DEFAULTS)).extract().expect("the defaults");
     defaults.remove("environment");
-    assert_within(
-        "",
-        &defaults,
-        &Figment::from(Toml::string(SAMPLE)).extract().expect("the sample"),
-    );
+    assert_within("", &defaults, &Figment::from(Toml::string(SAMPLE)).extract().expect("the sample"));
 }
 
 #[test]
 fn production_refuses_what_is_development_s() {
     let settings = sample_with("environment = 'production'");
     assert_eq!(settings.environment, Environment::Production);
-    let complaints = settings
-        .check()
-        .expect_err("the sample's secrets are no secrets")
-        .to_string();
+    let complaints = settings.check().expect_err("the sample's secrets are no secrets").to_string();
     for key in ["secrets.tokens", "secrets.jwt_hs256", "institute.legal_name"] {
         assert!(complaints.contains(key), "{key} in {complaints}");
     }
@@ -64,10 +51,7 @@ fn relations_are_asserted_by_key() {
         ("runtime.consumers = 9", "database.pool_max"),
         ("runtime.drain_ms = 25000", "runtime.drain_ms"),
         ("database.lock_timeout_ms = 5000", "database.lock_timeout_ms"),
-        (
-            "institute.financial_year_start_month = 13",
-            "institute.financial_year_start_month",
-        ),
+        ("institute.financial_year_start_month = 13", "institute.financial_year_start_month"),
         ("institute.number_format = '{prefix}-{seq}'", "institute.number_format"),
         ("institute.credit_note_prefix = 'IN'", "institute.credit_note_prefix"),
         ("institute.rounding_step = '0.001'", "institute.rounding_step"),
@@ -82,13 +66,8 @@ fn relations_are_asserted_by_key() {
 
 #[test]
 fn unknown_keys_are_refused_and_secrets_redacted() {
-    let unknown = Figment::from(Toml::string(SAMPLE))
-        .merge(Toml::string("runtime.prefetsh = 1"))
-        .extract::<Settings>();
+    let unknown = Figment::from(Toml::string(SAMPLE)).merge(Toml::string("runtime.prefetsh = 1")).extract::<Settings>();
     assert!(unknown.expect_err("a typing error").to_string().contains("prefetsh"));
     let debug = format!("{:?}", sample_with("database.url = 'postgres://u:hunter2@h/d'"));
-    assert!(
-        !debug.contains("hunter2") && !debug.contains("development-only"),
-        "{debug}"
-    );
+    assert!(!debug.contains("hunter2") && !debug.contains("development-only"), "{debug}");
 }

@@ -41,9 +41,7 @@ impl FileStore {
         }
         let folder = url.to_file_path().map_err(|()| scheme())?;
         std::fs::create_dir_all(&folder)?;
-        Ok(Self {
-            store: Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true)),
-        })
+        Ok(Self { store: Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true)) })
     }
 
     /// Writes an object, whole or not at all; one that is there is replaced.

@@ -2,7 +2,10 @@
 //! clock, no network, no file outside the template's folder) can be seen from a template, so the same invoice is always
 //! the same bytes.
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
 
 use serde_json::Value;
 use typst::{
@@ -21,13 +24,9 @@ const DATA_NAME: &str = "invoice.json";
 /// How many renderings back Typst's memory of earlier ones is kept.
 const MEMORY_RENDERINGS: usize = 16;
 
-static FONTS: LazyLock<(Vec<Font>, LazyHash<FontBook>)> = LazyLock::new(|| {
-    let fonts: Vec<Font> = typst_assets::fonts()
-        .flat_map(|data| Font::iter(Bytes::new(data)))
-        .collect();
-    let book = LazyHash::new(FontBook::from_fonts(&fonts));
-    (fonts, book)
-});
+/// What a font file's name ends with.
+const FONT_ENDINGS: [&str; 3] = ["otf", "ttc", "ttf"];
+
 static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(<Library as LibraryExt>::default()));
 
 /// Renders invoices with one template.
@@ -35,6 +34,13 @@ static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(<Li
 pub struct InvoicePdf {
     template: Source,
     folder: Option<PathBuf>,
+    fonts: Arc<Fonts>,
+}
+
+#[derive(Debug)]
+struct Fonts {
+    fonts: Vec<Font>,
+    book: LazyHash<FontBook>,
 }
 
 /// Why there is no PDF.
@@ -46,23 +52,22 @@ pub enum RenderError {
 }
 
 impl InvoicePdf {
-    /// With the template of this folder, or with the built-in one.
+    /// With the template and the further fonts of this folder, or with the built-in ones. Whatever the template asks for,
+    /// a letter that its font lacks is taken from another one: so a font in the folder is enough for names in its script.
     ///
     /// # Errors
-    /// The folder has no readable `invoice.typ`.
+    /// The folder has no readable `invoice.typ`, or a font that cannot be read.
     pub fn new(folder: Option<PathBuf>) -> std::io::Result<Self> {
         let text = match &folder {
             Some(folder) => std::fs::read_to_string(folder.join(TEMPLATE_NAME)).map_err(|error| {
-                let text = format!(
-                    "institute.templates_dir: {}: {error}",
-                    folder.join(TEMPLATE_NAME).display()
-                );
+                let text = format!("institute.templates_dir: {}: {error}", folder.join(TEMPLATE_NAME).display());
                 std::io::Error::new(error.kind(), text)
             })?,
             None => TEMPLATE.to_owned(),
         };
         Ok(Self {
             template: Source::new(file_id(TEMPLATE_NAME), text),
+            fonts: Arc::new(Fonts::load(folder.as_deref())?),
             folder,
         })
     }
@@ -72,31 +77,37 @@ impl InvoicePdf {
     /// # Errors
     /// [`RenderError::Template`] with Typst's own words.
     pub fn render(&self, invoice_id: uuid::Uuid, invoice: &Value) -> Result<Vec<u8>, RenderError> {
-        let world = InvoiceWorld {
-            pdf: self,
-            data: Bytes::from_string(invoice.to_string()),
-        };
-        let options = PdfOptions {
-            ident: Smart::Custom(invoice_id.to_string()),
-            ..PdfOptions::default()
-        };
-        let pdf = typst::compile(&world)
-            .output
-            .and_then(|document| typst_pdf::pdf(&document, &options));
+        let world = InvoiceWorld { pdf: self, data: Bytes::from_string(invoice.to_string()) };
+        let options = PdfOptions { ident: Smart::Custom(invoice_id.to_string()), ..PdfOptions::default() };
+        let pdf = typst::compile(&world).output.and_then(|document| typst_pdf::pdf(&document, &options));
         typst::comemo::evict(MEMORY_RENDERINGS);
         pdf.map_err(|diagnostics| RenderError::Template(self.explain(&diagnostics)))
     }
 
     fn explain(&self, diagnostics: &[SourceDiagnostic]) -> String {
         let explain = |diagnostic: &SourceDiagnostic| {
-            diagnostic
-                .hints
-                .iter()
-                .fold(diagnostic.message.to_string(), |text, hint| {
-                    format!("{text} ({})", hint.v)
-                })
+            diagnostic.hints.iter().fold(diagnostic.message.to_string(), |text, hint| format!("{text} ({})", hint.v))
         };
         diagnostics.iter().map(explain).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Fonts {
+    fn load(folder: Option<&Path>) -> std::io::Result<Self> {
+        let mut fonts: Vec<Font> = typst_assets::fonts().flat_map(|data| Font::iter(Bytes::new(data))).collect();
+        let mut paths = Vec::new();
+        for entry in folder.map(std::fs::read_dir).transpose()?.into_iter().flatten() {
+            paths.push(entry?.path());
+        }
+        // The same invoice is the same PDF on every machine: not in the folder's own order.
+        paths.sort();
+        let is_font =
+            |path: &&PathBuf| path.extension().is_some_and(|end| FONT_ENDINGS.iter().any(|font| end == *font));
+        for path in paths.iter().filter(is_font) {
+            fonts.extend(Font::iter(Bytes::new(std::fs::read(path)?)));
+        }
+        let book = LazyHash::new(FontBook::from_fonts(&fonts));
+        Ok(Self { fonts, book })
     }
 }
 
@@ -116,7 +127,7 @@ impl World for InvoiceWorld<'_> {
     }
 
     fn book(&self) -> &LazyHash<FontBook> {
-        &FONTS.1
+        &self.pdf.fonts.book
     }
 
     fn main(&self) -> FileId {
@@ -136,22 +147,15 @@ impl World for InvoiceWorld<'_> {
             return Ok(self.data.clone());
         }
         let name = PathBuf::from(id.get().vpath().get_without_slash());
-        let Some(folder) = self
-            .pdf
-            .folder
-            .as_ref()
-            .filter(|_| *id.get().root() == VirtualRoot::Project)
-        else {
+        let Some(folder) = self.pdf.folder.as_ref().filter(|_| *id.get().root() == VirtualRoot::Project) else {
             return Err(FileError::NotFound(name));
         };
         let path = id.get().vpath().realize(folder).map_err(|_| FileError::AccessDenied)?;
-        std::fs::read(path)
-            .map(Bytes::new)
-            .map_err(|error| FileError::from_io(error, &name))
+        std::fs::read(path).map(Bytes::new).map_err(|error| FileError::from_io(error, &name))
     }
 
     fn font(&self, index: usize) -> Option<Font> {
-        FONTS.0.get(index).cloned()
+        self.pdf.fonts.fonts.get(index).cloned()
     }
 
     fn today(&self, _: Option<Duration>) -> Option<Datetime> {
@@ -205,27 +209,18 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let render = |template: &str| {
             std::fs::write(folder.join(TEMPLATE_NAME), template).expect("a template");
-            InvoicePdf::new(Some(folder.clone()))
-                .expect("readable")
-                .render(Uuid::nil(), &invoice())
+            InvoicePdf::new(Some(folder.clone())).expect("readable").render(Uuid::nil(), &invoice())
         };
-        assert!(
-            render("#json(\"invoice.json\").number")
-                .expect("a template of one's own")
-                .starts_with(b"%PDF-")
-        );
+        assert!(render("#json(\"invoice.json\").number").expect("a template of one's own").starts_with(b"%PDF-"));
+        let built_in = typst_assets::fonts().next().expect("Typst brings fonts");
+        std::fs::write(folder.join("own.ttf"), built_in).expect("a font");
+        let fonts = |folder| InvoicePdf::new(folder).expect("readable").fonts.fonts.len();
+        assert_eq!(fonts(Some(folder.clone())), fonts(None) + 1);
         assert!(render("#read(\"../../etc/hostname\")").is_err());
         assert!(render("#import \"@preview/cetz:0.3.0\"").is_err());
-        let error = render("#json(\"invoice.json\").nonsense")
-            .expect_err("no such key")
-            .to_string();
+        let error = render("#json(\"invoice.json\").nonsense").expect_err("no such key").to_string();
         assert!(error.contains("nonsense"), "{error}");
         std::fs::remove_dir_all(&folder).expect("removed");
-        assert!(
-            InvoicePdf::new(Some(folder))
-                .expect_err("gone")
-                .to_string()
-                .contains("institute.templates_dir")
-        );
+        assert!(InvoicePdf::new(Some(folder)).expect_err("gone").to_string().contains("institute.templates_dir"));
     }
 }

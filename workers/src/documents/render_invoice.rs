@@ -80,19 +80,13 @@ impl RenderInvoice {
     pub fn new(institute: &Institute, files: FileStore) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pdf = InvoicePdf::new(institute.templates_dir.clone())?;
-        Ok(Self {
-            pdf: Arc::new(pdf),
-            files,
-            cores: Arc::new(Semaphore::new(cores)),
-        })
+        Ok(Self { pdf: Arc::new(pdf), files, cores: Arc::new(Semaphore::new(cores)) })
     }
 
     async fn render(&self, invoice: &IssuedInvoice) -> Result<Vec<u8>, Failure> {
         let _core = self.cores.acquire().await.map_err(Failure::retry)?;
         let (pdf, id, content) = (self.pdf.clone(), invoice.id, invoice.content.clone());
-        let rendered = tokio::task::spawn_blocking(move || pdf.render(id, &content))
-            .await
-            .map_err(Failure::retry)?;
+        let rendered = tokio::task::spawn_blocking(move || pdf.render(id, &content)).await.map_err(Failure::retry)?;
         // A template can be mended, after which the same event succeeds: through the ladder first.
         rendered.map_err(Failure::retry)
     }
@@ -119,24 +113,17 @@ impl Effect for RenderInvoice {
     }
 
     async fn perform(&self, _: &Delivery<Self::Command>, work: &Self::Work) -> Result<Self::Done, Failure> {
-        let invoice = work
-            .as_ref()
-            .ok_or_else(|| Failure::poison("there is no such invoice"))?;
+        let invoice = work.as_ref().ok_or_else(|| Failure::poison("there is no such invoice"))?;
         if invoice.file_id.is_some() {
             return Ok(None);
         }
-        let rendered = tokio::time::timeout(RENDER_TIMEOUT, self.render(invoice))
-            .await
-            .map_err(Failure::retry)??;
+        let rendered = tokio::time::timeout(RENDER_TIMEOUT, self.render(invoice)).await.map_err(Failure::retry)??;
         let pdf = StoredPdf {
             object_key: format!("invoices/{}/{}.pdf", invoice.financial_year, invoice.id),
             size_bytes: i64::try_from(rendered.len()).expect("a PDF fits into memory"),
             sha256: Sha256::digest(&rendered).to_vec(),
         };
-        self.files
-            .put(&pdf.object_key, Bytes::from(rendered))
-            .await
-            .map_err(Failure::retry)?;
+        self.files.put(&pdf.object_key, Bytes::from(rendered)).await.map_err(Failure::retry)?;
         Ok(Some(pdf))
     }
 
@@ -148,23 +135,15 @@ impl Effect for RenderInvoice {
         let done = performed
             .iter()
             .filter_map(|(delivery, work, result)| Some((*delivery, work.as_ref()?, result.as_ref().ok()?.as_ref())));
-        let stored: Vec<_> = done
-            .clone()
-            .filter_map(|(delivery, invoice, pdf)| Some((delivery, invoice, pdf?)))
-            .collect();
+        let stored: Vec<_> =
+            done.clone().filter_map(|(delivery, invoice, pdf)| Some((delivery, invoice, pdf?))).collect();
         if !stored.is_empty() {
             insert_files(tx, &stored).await?;
         }
         let outcome = |invoice: &IssuedInvoice| {
             let file_id = invoice.file_id.unwrap_or_else(|| file_id(invoice.id));
-            let result = RenderedInvoice {
-                invoice_id: invoice.id,
-                file_id,
-            };
-            Outcome {
-                verdict: Verdict::Succeeded(result),
-                memo: invoice.mail.clone(),
-            }
+            let result = RenderedInvoice { invoice_id: invoice.id, file_id };
+            Outcome { verdict: Verdict::Succeeded(result), memo: invoice.mail.clone() }
         };
         Ok(done.map(|(_, invoice, _)| outcome(invoice)).collect())
     }

@@ -49,12 +49,7 @@ pub(super) async fn claim(
         }
     }
     let mut claimed = insert_or_take_over(tx, &rows, lease_seconds).await?;
-    let others: Vec<String> = rows
-        .dedupe_keys
-        .iter()
-        .filter(|key| !claimed.contains_key(*key))
-        .cloned()
-        .collect();
+    let others: Vec<String> = rows.dedupe_keys.iter().filter(|key| !claimed.contains_key(*key)).cloned().collect();
     let settled = settled(tx, &others).await?;
     let entry = |delivery: &Delivery<messages::SendEmail>| {
         let key = &delivery.command.dedupe_key;
@@ -129,17 +124,7 @@ async fn insert_or_take_over(
     .fetch_all(&mut *tx)
     .await?;
     let claimed = claimed.into_iter();
-    Ok(claimed
-        .map(|row| {
-            (
-                row.dedupe_key,
-                Claimed {
-                    status: row.status,
-                    message_id: row.message_id,
-                },
-            )
-        })
-        .collect())
+    Ok(claimed.map(|row| (row.dedupe_key, Claimed { status: row.status, message_id: row.message_id })).collect())
 }
 
 async fn settled(tx: &mut PgConnection, dedupe_keys: &[String]) -> Result<HashSet<String>, Failure> {
@@ -204,8 +189,7 @@ impl Rows {
         self.locales.push(command.locale.clone());
         self.subjects.push(subject.to_owned());
         // The whole command: all that it takes to send the mail once more. It holds no secret.
-        self.contexts
-            .push(serde_json::to_value(command).map_err(|error| Failure::Data(Box::new(error)))?);
+        self.contexts.push(serde_json::to_value(command).map_err(|error| Failure::Data(Box::new(error)))?);
         self.dedupe_keys.push(command.dedupe_key.clone());
         self.event_ids.push(delivery.id);
         self.trace_ids.push(delivery.trace.trace_id());

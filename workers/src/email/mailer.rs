@@ -64,11 +64,7 @@ impl Mailer {
             .timeout(Some(timeout))
             .pool_config(PoolConfig::new().max_size(smtp.pool_max))
             .build();
-        Ok(Self {
-            transport,
-            from: smtp.from.parse()?,
-            timeout,
-        })
+        Ok(Self { transport, from: smtp.from.parse()?, timeout })
     }
 
     /// What stands behind the `@` of our Message-IDs.
@@ -108,9 +104,7 @@ impl Mailer {
             None => builder.multipart(body),
             Some(file) => {
                 let mime = ContentType::parse(&file.mime).map_err(Failure::poison)?;
-                let file_name = file
-                    .file_name
-                    .replace(|c: char| c.is_control() || "/\\\"".contains(c), "-");
+                let file_name = file.file_name.replace(|c: char| c.is_control() || "/\\\"".contains(c), "-");
                 let part = AttachmentPart::new(file_name).body(file.content, mime);
                 builder.multipart(MultiPart::mixed().multipart(body).singlepart(part))
             }
@@ -121,9 +115,7 @@ impl Mailer {
 
 /// RFC 4954: these codes speak of our login, not of the mail; it is sent once the login is mended.
 fn refuses_us(error: &lettre::transport::smtp::Error) -> bool {
-    error
-        .status()
-        .is_some_and(|code| matches!(u16::from(code), 530 | 534 | 535 | 538))
+    error.status().is_some_and(|code| matches!(u16::from(code), 530 | 534 | 535 | 538))
 }
 
 fn header(name: &'static str, value: &str) -> HeaderValue {
@@ -151,11 +143,7 @@ mod tests {
             to_name: Some(to_name),
             message_id: "<1@example.org>",
             trace: TraceParent::new(),
-            content: Content {
-                subject: subject.into(),
-                text: "text".into(),
-                html: "<p>html</p>".into(),
-            },
+            content: Content { subject: subject.into(), text: "text".into(), html: "<p>html</p>".into() },
             attachment: Some(Attachment {
                 file_name: "a\"\r\nBcc: x@y.zz.pdf".into(),
                 mime: "application/pdf".into(),
@@ -166,36 +154,23 @@ mod tests {
 
     #[tokio::test]
     async fn no_field_adds_a_header() {
-        let message = mailer()
-            .message(mail("asha@example.org", "Asha\r\nBcc: x@y.zz", "Hello\r\nBcc: x@y.zz"))
-            .expect("written");
+        let message =
+            mailer().message(mail("asha@example.org", "Asha\r\nBcc: x@y.zz", "Hello\r\nBcc: x@y.zz")).expect("written");
         let text = String::from_utf8(message.formatted()).expect("ASCII");
         let (headers, _) = text.split_once("\r\n\r\n").expect("headers and body");
-        assert!(
-            !text.lines().any(|line| line.to_ascii_lowercase().starts_with("bcc:")),
-            "{text}"
-        );
-        for header in [
-            "Message-ID: <1@example.org>",
-            "Auto-Submitted: auto-generated",
-            "traceparent: 00-",
-            "X-Registrar-Trace: ",
-        ] {
+        assert!(!text.lines().any(|line| line.to_ascii_lowercase().starts_with("bcc:")), "{text}");
+        for header in
+            ["Message-ID: <1@example.org>", "Auto-Submitted: auto-generated", "traceparent: 00-", "X-Registrar-Trace: "]
+        {
             assert!(headers.contains(header), "{header} in {headers}");
         }
     }
 
     #[tokio::test]
     async fn bad_addresses_are_poison_and_a_server_away_is_not() {
-        let bad = mailer()
-            .send(mail("a@b\r\nBcc: x@y.zz", "A", "S"))
-            .await
-            .expect_err("no address");
+        let bad = mailer().send(mail("a@b\r\nBcc: x@y.zz", "A", "S")).await.expect_err("no address");
         assert!(matches!(bad, Failure::Poison(_)), "{bad}");
-        let away = mailer()
-            .send(mail("a@example.org", "A", "S"))
-            .await
-            .expect_err("nobody listens on port 9");
+        let away = mailer().send(mail("a@example.org", "A", "S")).await.expect_err("nobody listens on port 9");
         assert!(matches!(away, Failure::Retry(_)), "{away}");
     }
 }

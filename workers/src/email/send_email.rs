@@ -47,9 +47,7 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SendEmail")
-            .field("mailer", &self.mailer)
-            .finish_non_exhaustive()
+        f.debug_struct("SendEmail").field("mailer", &self.mailer).finish_non_exhaustive()
     }
 }
 
@@ -96,11 +94,7 @@ impl SendEmail {
 
     async fn attachment(&self, file: &StoredFile) -> Result<Attachment, Failure> {
         let content = self.inner.files.get(&file.object_key).await.map_err(Failure::retry)?;
-        Ok(Attachment {
-            file_name: file.file_name.clone(),
-            mime: file.mime.clone(),
-            content: content.to_vec(),
-        })
+        Ok(Attachment { file_name: file.file_name.clone(), mime: file.mime.clone(), content: content.to_vec() })
     }
 }
 
@@ -123,10 +117,7 @@ impl Effect for SendEmail {
         let lease = self.lease(batch.len());
         let lease_ends = Instant::now() + lease;
         let subject = |delivery: &Delivery<Self::Command>| {
-            let subject = self
-                .inner
-                .templates
-                .subject(delivery.command.template, &delivery.command.context);
+            let subject = self.inner.templates.subject(delivery.command.template, &delivery.command.context);
             subject.map_err(|error| Failure::Data(Box::new(error)))
         };
         let subjects = batch.iter().map(subject).collect::<Result<Vec<_>, _>>()?;
@@ -135,15 +126,8 @@ impl Effect for SendEmail {
         let files = select_files(tx, batch).await?;
         let claim = |(delivery, entry): (&Delivery<Self::Command>, Entry)| match entry {
             Entry::Claimed(message_id) => {
-                let attachment = delivery
-                    .command
-                    .attachment_file_id
-                    .and_then(|id| files.get(&id).cloned());
-                Claim::Do(ClaimedMail {
-                    message_id,
-                    attachment,
-                    lease_ends,
-                })
+                let attachment = delivery.command.attachment_file_id.and_then(|id| files.get(&id).cloned());
+                Claim::Do(ClaimedMail { message_id, attachment, lease_ends })
             }
             Entry::Settled => Claim::Done,
             Entry::Leased => Claim::Later,
@@ -163,11 +147,8 @@ impl Effect for SendEmail {
             (None, None) => None,
         };
         let token = command.token_id.map(|id| (id, &self.inner.tokens));
-        let content = self
-            .inner
-            .templates
-            .render(command.template, &command.context, token)
-            .map_err(Failure::poison)?;
+        let content =
+            self.inner.templates.render(command.template, &command.context, token).map_err(Failure::poison)?;
         let mail = Mail {
             to_email: &command.to_email,
             to_name: command.to_name.as_deref(),
@@ -191,22 +172,11 @@ impl Effect for SendEmail {
                 Err(error) => ("queued", Some(chain(error))),
             };
             let error = error.map(|text| text.replace('\0', "\u{fffd}"));
-            Mark {
-                dedupe_key: delivery.command.dedupe_key.clone(),
-                status,
-                error,
-            }
+            Mark { dedupe_key: delivery.command.dedupe_key.clone(), status, error }
         };
-        let marks: Vec<Mark> = performed
-            .iter()
-            .map(|(delivery, _, result)| mark(delivery, result))
-            .collect();
+        let marks: Vec<Mark> = performed.iter().map(|(delivery, _, result)| mark(delivery, result)).collect();
         email_log::mark(tx, &marks).await?;
-        Ok(performed
-            .iter()
-            .filter(|(_, _, result)| result.is_ok())
-            .map(|_| Outcome::succeeded(()))
-            .collect())
+        Ok(performed.iter().filter(|(_, _, result)| result.is_ok()).map(|_| Outcome::succeeded(())).collect())
     }
 }
 
@@ -214,29 +184,16 @@ async fn select_files(
     tx: &mut PgConnection,
     batch: &[Delivery<messages::SendEmail>],
 ) -> Result<HashMap<Uuid, StoredFile>, Failure> {
-    let wanted: Vec<Uuid> = batch
-        .iter()
-        .filter_map(|delivery| delivery.command.attachment_file_id)
-        .collect();
+    let wanted: Vec<Uuid> = batch.iter().filter_map(|delivery| delivery.command.attachment_file_id).collect();
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
-    let files = sqlx::query!(
-        "SELECT id, object_key, file_name, mime FROM files WHERE id = ANY ($1)",
-        &wanted
-    )
-    .fetch_all(&mut *tx)
-    .await?;
+    let files = sqlx::query!("SELECT id, object_key, file_name, mime FROM files WHERE id = ANY ($1)", &wanted)
+        .fetch_all(&mut *tx)
+        .await?;
     let stored = files.into_iter().map(|file| {
         let file_name = file.file_name.unwrap_or_else(|| "attachment".to_owned());
-        (
-            file.id,
-            StoredFile {
-                object_key: file.object_key,
-                file_name,
-                mime: file.mime,
-            },
-        )
+        (file.id, StoredFile { object_key: file.object_key, file_name, mime: file.mime })
     });
     Ok(stored.collect())
 }

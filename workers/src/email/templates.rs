@@ -84,17 +84,13 @@ impl MailTemplates {
             environment.add_template_owned(format!("{name}.subject"), subject.trim_start_matches("Subject: "))?;
         }
         let zone = institute.time_zone.0;
-        environment.add_filter("day_time", move |time: Option<String>| {
-            time.map_or_else(String::new, |t| day_time(&t, zone))
-        });
+        environment
+            .add_filter("day_time", move |time: Option<String>| time.map_or_else(String::new, |t| day_time(&t, zone)));
         environment.add_global("institute", institute.name.clone());
         environment.add_global("bank_details", minijinja::Value::from(institute.bank_details.clone()));
         let public_url = public_url.as_str().trim_end_matches('/').to_owned();
         environment.add_global("public_url", public_url.clone());
-        Ok(Self {
-            environment,
-            public_url,
-        })
+        Ok(Self { environment, public_url })
     }
 
     /// The subject alone.
@@ -103,10 +99,8 @@ impl MailTemplates {
     /// The context does not fit the template, such as a list where a text is needed.
     pub fn subject(&self, template: EmailTemplate, mail: &Value) -> Result<String, minijinja::Error> {
         let values = values(mail);
-        let subject = self
-            .environment
-            .get_template(&format!("{}.subject", template.name()))?
-            .render(context! { ..values })?;
+        let subject =
+            self.environment.get_template(&format!("{}.subject", template.name()))?.render(context! { ..values })?;
         Ok(one_line(&subject))
     }
 
@@ -120,39 +114,24 @@ impl MailTemplates {
         mail: &Value,
         token: Option<(Uuid, &MailTokens)>,
     ) -> Result<Content, minijinja::Error> {
-        let page = if template == EmailTemplate::PasswordReset {
-            "reset"
-        } else {
-            "magic"
-        };
+        let page = if template == EmailTemplate::PasswordReset { "reset" } else { "magic" };
         let link = token.map(|(id, tokens)| format!("{}/{page}#token={}", self.public_url, tokens.encode(id)));
         let values = context! { link, ..values(mail) };
         let render = |suffix: &str| {
-            self.environment
-                .get_template(&format!("{}.{suffix}", template.name()))?
-                .render(values.clone())
+            self.environment.get_template(&format!("{}.{suffix}", template.name()))?.render(values.clone())
         };
-        Ok(Content {
-            subject: one_line(&render("subject")?),
-            text: render("txt")?,
-            html: render("html")?,
-        })
+        Ok(Content { subject: one_line(&render("subject")?), text: render("txt")?, html: render("html")? })
     }
 }
 
 /// Null is as good as absent, a balance of nothing as well, and no key of the context hides one of ours.
 fn values(mail: &Value) -> minijinja::Value {
     const OURS: [&str; 4] = ["institute", "bank_details", "public_url", "link"];
-    let given = mail
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), text(value)));
+    let given = mail.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
     let nothing = |key: &str, text: &str| key == "balance" && text.parse::<Decimal>().is_ok_and(|n| n <= Decimal::ZERO);
     given
         .filter_map(|(key, text)| {
-            text.filter(|text| !OURS.contains(&key.as_str()) && !nothing(&key, text))
-                .map(|text| (key, text))
+            text.filter(|text| !OURS.contains(&key.as_str()) && !nothing(&key, text)).map(|text| (key, text))
         })
         .map(|(key, text)| (key, minijinja::Value::from(text)))
         .collect()
@@ -167,11 +146,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 fn one_line(text: &str) -> String {
-    let printable: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect();
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     printable.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -190,9 +165,9 @@ pub(super) mod tests {
 
     pub(in crate::email) fn templates() -> MailTemplates {
         let institute: Institute =
-            figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(
-                include_str!("../../../deploy/workers.sample.toml"),
-            ))
+            figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(include_str!(
+                "../../../deploy/workers.sample.toml"
+            )))
             .extract_inner("institute")
             .expect("the sample");
         MailTemplates::new(&institute, &"https://example.org/".parse().expect("a URL")).expect("they compile")
@@ -219,26 +194,15 @@ pub(super) mod tests {
     #[test]
     fn every_template_survives_a_hostile_context() {
         let hostile = "<script>alert(1)</script>\r\nBcc: victim@example.org\r\n\r\n{{ public_url }}";
-        let mail: Value = KEYS
-            .iter()
-            .map(|key| ((*key).to_owned(), json!(hostile)))
-            .collect::<serde_json::Map<_, _>>()
-            .into();
+        let mail: Value =
+            KEYS.iter().map(|key| ((*key).to_owned(), json!(hostile))).collect::<serde_json::Map<_, _>>().into();
         let tokens = MailTokens::new(b"secret");
         for template in EmailTemplate::ALL {
-            let content = templates()
-                .render(template, &mail, Some((Uuid::nil(), &tokens)))
-                .expect("rendered");
+            let content = templates().render(template, &mail, Some((Uuid::nil(), &tokens))).expect("rendered");
             assert!(!content.html.contains("<script>"), "{template:?}: {}", content.html);
-            assert!(
-                !content.subject.contains(['\r', '\n']) && !content.subject.is_empty(),
-                "{template:?}"
-            );
+            assert!(!content.subject.contains(['\r', '\n']) && !content.subject.is_empty(), "{template:?}");
             assert!(content.subject.chars().count() <= 200);
-            assert!(
-                !content.text.contains("{%") && !content.html.contains("{%"),
-                "{template:?}"
-            );
+            assert!(!content.text.contains("{%") && !content.html.contains("{%"), "{template:?}");
             assert_eq!(content.subject, templates().subject(template, &mail).expect("rendered"));
         }
     }
@@ -246,25 +210,12 @@ pub(super) mod tests {
     #[test]
     fn every_template_does_without_any_key() {
         for template in EmailTemplate::ALL {
-            for mail in [
-                Value::Null,
-                json!({}),
-                json!({ "name": null, "link": "https://evil.example" }),
-            ] {
+            for mail in [Value::Null, json!({}), json!({ "name": null, "link": "https://evil.example" })] {
                 let content = templates().render(template, &mail, None).expect("rendered");
-                assert!(
-                    !content.subject.is_empty() && content.text.contains("Sample Institute"),
-                    "{template:?}"
-                );
-                assert!(
-                    content.html.contains("</html>") && !content.html.contains("evil"),
-                    "{template:?}"
-                );
+                assert!(!content.subject.is_empty() && content.text.contains("Sample Institute"), "{template:?}");
+                assert!(content.html.contains("</html>") && !content.html.contains("evil"), "{template:?}");
                 for text in [&content.text, &content.html, &content.subject] {
-                    assert!(
-                        !text.contains("none") && !text.contains("undefined"),
-                        "{template:?}: {text}"
-                    );
+                    assert!(!text.contains("none") && !text.contains("undefined"), "{template:?}: {text}");
                 }
             }
         }
@@ -274,34 +225,20 @@ pub(super) mod tests {
     fn links_carry_the_token_behind_the_hash() {
         let tokens = MailTokens::new(b"secret");
         let token = tokens.encode(Uuid::nil());
-        let link = |template| {
-            templates()
-                .render(template, &Value::Null, Some((Uuid::nil(), &tokens)))
-                .expect("rendered")
-        };
-        for template in [
-            EmailTemplate::SeatHeld,
-            EmailTemplate::Waitlisted,
-            EmailTemplate::MagicLink,
-        ] {
+        let link =
+            |template| templates().render(template, &Value::Null, Some((Uuid::nil(), &tokens))).expect("rendered");
+        for template in [EmailTemplate::SeatHeld, EmailTemplate::Waitlisted, EmailTemplate::MagicLink] {
             let content = link(template);
             let expected = format!("https://example.org/magic#token={token}");
             assert!(content.text.contains(&expected), "{}", content.text);
             assert!(content.html.contains(&token), "{}", content.html);
         }
-        assert!(
-            link(EmailTemplate::PasswordReset)
-                .text
-                .contains(&format!("https://example.org/reset#token={token}"))
-        );
+        assert!(link(EmailTemplate::PasswordReset).text.contains(&format!("https://example.org/reset#token={token}")));
     }
 
     #[test]
     fn times_are_the_institute_s() {
-        assert_eq!(
-            day_time("2026-07-14T13:00:00Z", chrono_tz::Asia::Kolkata),
-            "14 July 2026, 18:30 (Asia/Kolkata)"
-        );
+        assert_eq!(day_time("2026-07-14T13:00:00Z", chrono_tz::Asia::Kolkata), "14 July 2026, 18:30 (Asia/Kolkata)");
         assert_eq!(day_time("tomorrow", chrono_tz::UTC), "tomorrow");
     }
 }

@@ -56,11 +56,7 @@ impl IssueInvoice {
             "bank_details": institute.bank_details,
             "tax_label": institute.tax_label,
         });
-        Self {
-            institute: institute.clone(),
-            format,
-            supplier,
-        }
+        Self { institute: institute.clone(), format, supplier }
     }
 
     fn financial_year(&self, at: DateTime<Utc>) -> String {
@@ -70,9 +66,7 @@ impl IssueInvoice {
 
     /// Every year's series is locked, so that at the turn of the year no two batches split one registration at once.
     async fn lock_series(&self, tx: &mut PgConnection) -> Result<Series, Failure> {
-        let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
-            .fetch_one(&mut *tx)
-            .await?;
+        let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *tx).await?;
         let year = self.financial_year(now);
         sqlx::query!(
             "INSERT INTO invoice_series (id, kind, financial_year, prefix)
@@ -94,10 +88,7 @@ impl IssueInvoice {
         )
         .fetch_all(&mut *tx)
         .await?;
-        locked
-            .into_iter()
-            .find(|series| series.financial_year == year)
-            .ok_or(Failure::Race)
+        locked.into_iter().find(|series| series.financial_year == year).ok_or(Failure::Race)
     }
 
     fn draw_up(&self, series: &Series, batch: &[Delivery<messages::IssueInvoice>], payments: &Payments) -> Vec<Draft> {
@@ -105,18 +96,13 @@ impl IssueInvoice {
         let mut drawn = HashSet::new();
         let mut drafts = Vec::new();
         for delivery in batch {
-            let Some(payment) = payments
-                .get(&delivery.command.payment_id)
-                .filter(|payment| payment.is_due())
-            else {
+            let Some(payment) = payments.get(&delivery.command.payment_id).filter(|payment| payment.is_due()) else {
                 continue;
             };
             if !drawn.insert(payment.id) {
                 continue;
             }
-            let so_far = invoiced
-                .entry(payment.registration_id)
-                .or_insert_with(|| payment.invoiced());
+            let so_far = invoiced.entry(payment.registration_id).or_insert_with(|| payment.invoiced());
             let amounts = money::split(&payment.price(), so_far, payment.amount, self.institute.rounding_step);
             *so_far = so_far.with(&amounts);
             let seq = series.next_seq + i64::try_from(drafts.len()).expect("a batch is short");
@@ -145,10 +131,7 @@ impl Handler for IssueInvoice {
     ) -> Result<Vec<Outcome<Self::Result>>, Failure> {
         let series = self.lock_series(tx).await?;
         let payments = select_payments(tx, batch).await?;
-        if payments
-            .values()
-            .any(|payment| self.financial_year(payment.now) != series.financial_year)
-        {
+        if payments.values().any(|payment| self.financial_year(payment.now) != series.financial_year) {
             // Midnight passed while we waited for the lock: these belong into the new year's series.
             return Err(Failure::Race);
         }
@@ -160,21 +143,13 @@ impl Handler for IssueInvoice {
             insert_audit(tx, &drafts, &payments).await?;
         }
         let issued: HashMap<Uuid, &Draft> = drafts.iter().map(|draft| (draft.payment_id, draft)).collect();
-        Ok(batch
-            .iter()
-            .map(|delivery| outcome(&delivery.command, &payments, &issued))
-            .collect())
+        Ok(batch.iter().map(|delivery| outcome(&delivery.command, &payments, &issued)).collect())
     }
 
     fn follow_ups(&self, _: &Delivery<Self::Command>, outcome: &Outcome<Self::Result>) -> Vec<FollowUp> {
         match &outcome.verdict {
             contracts::Verdict::Succeeded(invoice) => {
-                vec![FollowUp::new(
-                    "pdf",
-                    messages::RenderInvoice {
-                        invoice_id: invoice.invoice_id,
-                    },
-                )]
+                vec![FollowUp::new("pdf", messages::RenderInvoice { invoice_id: invoice.invoice_id })]
             }
             contracts::Verdict::Rejected(_) => Vec::new(),
         }
@@ -222,13 +197,9 @@ fn outcome(
 
 async fn advance(tx: &mut PgConnection, series: &Series, by: usize) -> Result<(), Failure> {
     let by = i64::try_from(by).expect("a batch is short");
-    sqlx::query!(
-        "UPDATE invoice_series SET next_seq = next_seq + $2 WHERE id = $1",
-        series.id,
-        by
-    )
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query!("UPDATE invoice_series SET next_seq = next_seq + $2 WHERE id = $1", series.id, by)
+        .execute(&mut *tx)
+        .await?;
     Ok(())
 }
 
@@ -323,15 +294,10 @@ impl InvoiceRows {
 async fn insert_lines(tx: &mut PgConnection, drafts: &[Draft], payments: &Payments) -> Result<(), Failure> {
     let ids: Vec<Uuid> = drafts.iter().map(|_| ids::new_id()).collect();
     let invoice_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
-    let descriptions: Vec<String> = drafts
-        .iter()
-        .map(|draft| payments[&draft.payment_id].description.clone())
-        .collect();
+    let descriptions: Vec<String> =
+        drafts.iter().map(|draft| payments[&draft.payment_id].description.clone()).collect();
     let prices: Vec<Decimal> = drafts.iter().map(|draft| draft.amounts.subtotal).collect();
-    let tax_rates: Vec<Decimal> = drafts
-        .iter()
-        .map(|draft| payments[&draft.payment_id].tax_rate)
-        .collect();
+    let tax_rates: Vec<Decimal> = drafts.iter().map(|draft| payments[&draft.payment_id].tax_rate).collect();
     let taxes: Vec<Decimal> = drafts.iter().map(|draft| draft.amounts.tax).collect();
     sqlx::query!(
         "INSERT INTO invoice_lines (id, invoice_id, position, description, quantity, unit_price, amount, tax_rate, tax)

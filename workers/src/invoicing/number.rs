@@ -19,11 +19,7 @@ impl NumberFormat {
         let seq_placeholder = pattern[start..=end].to_owned();
         let digits_min = match &pattern[start + "{seq".len()..end] {
             "" => 1,
-            digits => digits
-                .strip_prefix(':')?
-                .parse()
-                .ok()
-                .filter(|digits| (1..=18).contains(digits))?,
+            digits => digits.strip_prefix(':')?.parse().ok().filter(|digits| (1..=18).contains(digits))?,
         };
         let once = |placeholder: &str| pattern.matches(placeholder).count() == 1;
         let whole = pattern.matches(['{', '}']).count() == 6 && !pattern.chars().any(char::is_control);
@@ -37,10 +33,7 @@ impl NumberFormat {
     /// The number of this place in the series.
     pub fn number(&self, prefix: &str, year: &str, seq: i64) -> String {
         let digits = format!("{seq:0width$}", width = self.digits_min);
-        self.pattern
-            .replace(&self.seq_placeholder, &digits)
-            .replace("{year}", year)
-            .replace("{prefix}", prefix)
+        self.pattern.replace(&self.seq_placeholder, &digits).replace("{year}", year).replace("{prefix}", prefix)
     }
 }
 
@@ -51,16 +44,8 @@ pub fn local_date(at: DateTime<Utc>, zone: Tz) -> NaiveDate {
 
 /// The financial year of a day: `2026-27`, or `2026` where it is the calendar year.
 pub fn financial_year(day: NaiveDate, start_month: u32) -> String {
-    let first = if day.month() >= start_month {
-        day.year()
-    } else {
-        day.year() - 1
-    };
-    if start_month == 1 {
-        format!("{first:04}")
-    } else {
-        format!("{first:04}-{:02}", (first + 1) % 100)
-    }
+    let first = if day.month() >= start_month { day.year() } else { day.year() - 1 };
+    if start_month == 1 { format!("{first:04}") } else { format!("{first:04}-{:02}", (first + 1) % 100) }
 }
 
 #[cfg(test)]
@@ -92,12 +77,7 @@ mod tests {
         let format = NumberFormat::parse("{prefix}-{year}-{seq:5}").expect("valid");
         assert_eq!(format.number("IN", "2026-27", 42), "IN-2026-27-00042");
         assert_eq!(format.number("IN", "2026-27", 1_234_567), "IN-2026-27-1234567");
-        assert_eq!(
-            NumberFormat::parse("{year}/{prefix}{seq}")
-                .expect("valid")
-                .number("A", "2026", 7),
-            "2026/A7"
-        );
+        assert_eq!(NumberFormat::parse("{year}/{prefix}{seq}").expect("valid").number("A", "2026", 7), "2026/A7");
         for bad in [
             "",
             "{prefix}{year}",

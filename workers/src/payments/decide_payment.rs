@@ -99,12 +99,7 @@ impl Handler for DecidePaymentHandler {
                     format!("{sum}. The invoice follows.")
                 };
                 let mut follow_ups = vec![
-                    FollowUp::new(
-                        "invoice",
-                        IssueInvoice {
-                            payment_id: result.payment_id,
-                        },
-                    ),
+                    FollowUp::new("invoice", IssueInvoice { payment_id: result.payment_id }),
                     notice.notification("payment_approved", "Your payment is approved", body, &subject),
                 ];
                 if memo.newly_confirmed {
@@ -120,11 +115,7 @@ impl Handler for DecidePaymentHandler {
                 }));
                 let body = format!("{sum}: {code}.");
                 vec![
-                    notice.mail(
-                        EmailTemplate::PaymentRejected,
-                        format!("payment_rejected:{subject}"),
-                        extra,
-                    ),
+                    notice.mail(EmailTemplate::PaymentRejected, format!("payment_rejected:{subject}"), extra),
                     notice.notification("payment_rejected", "Your payment was not accepted", body, &subject),
                 ]
             }

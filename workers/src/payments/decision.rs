@@ -52,32 +52,19 @@ impl Bench {
         let payments = Payments::lock(tx, payment_ids).await?;
         let submitted = registrations.submitted_payments(tx).await?;
         let active = active_registrations(tx, &registrations).await?;
-        Ok(Self {
-            seats,
-            registrations,
-            payments,
-            submitted,
-            active,
-            ..Self::default()
-        })
+        Ok(Self { seats, registrations, payments, submitted, active, ..Self::default() })
     }
 
     /// Decides one payment, or says why not.
     pub fn settle(&mut self, delivery: &Delivery<DecidePayment>) -> Outcome<DecidedPayment, DecideMemo> {
-        let Principal::User {
-            id: reviewer_id,
-            role: Role::Accountant | Role::Admin,
-        } = delivery.principal
-        else {
+        let Principal::User { id: reviewer_id, role: Role::Accountant | Role::Admin } = delivery.principal else {
             return Outcome::rejected(ProblemType::Forbidden);
         };
         let Some(before) = self.payments.get(delivery.command.payment_id).cloned() else {
             return Outcome::rejected(ProblemType::PaymentNotFound);
         };
         let registration = self.registrations.get(before.registration_id);
-        let registration = registration
-            .expect("a payment's registration is locked before it")
-            .clone();
+        let registration = registration.expect("a payment's registration is locked before it").clone();
         let approve = delivery.command.decision == PaymentDecision::Approve;
         if let Some(problem) = objection(&before, &registration, reviewer_id, approve) {
             return Outcome::rejected(problem);
@@ -125,14 +112,8 @@ impl Bench {
 
     /// Adds the money to the registration and finds out what it buys; true where it buys no seat.
     fn credit(&mut self, operation_id: Uuid, payment: &Payment) -> bool {
-        let open = self
-            .submitted
-            .get(&payment.registration_id)
-            .map_or(0, |submitted| submitted.count);
-        let registration = self
-            .registrations
-            .change(payment.registration_id)
-            .expect("it was found above");
+        let open = self.submitted.get(&payment.registration_id).map_or(0, |submitted| submitted.count);
+        let registration = self.registrations.change(payment.registration_id).expect("it was found above");
         registration.amount_paid += payment.amount;
         let key = (registration.student_id, registration.batch_id);
         if registration.status == RegistrationStatus::Expired
@@ -176,10 +157,7 @@ impl Bench {
         before: &Registration,
         refund_offered: bool,
     ) -> Outcome<DecidedPayment, DecideMemo> {
-        let registration = self
-            .registrations
-            .get(payment.registration_id)
-            .expect("it was found above");
+        let registration = self.registrations.get(payment.registration_id).expect("it was found above");
         let newly_confirmed =
             registration.status == RegistrationStatus::Confirmed && before.status != RegistrationStatus::Confirmed;
         let memo = DecideMemo {

@@ -54,10 +54,8 @@ impl Handler for ExpireHoldHandler {
         let mut seats = Seats::lock_of_registrations(tx, &ids).await?;
         let mut registrations = Registrations::lock(tx, ids).await?;
         let mut entries = Vec::new();
-        let mut outcomes: Vec<_> = batch
-            .iter()
-            .map(|delivery| expire(&mut seats, &mut registrations, &mut entries, delivery))
-            .collect();
+        let mut outcomes: Vec<_> =
+            batch.iter().map(|delivery| expire(&mut seats, &mut registrations, &mut entries, delivery)).collect();
         registrations.save(tx).await?;
         let mut promoted = seats.promote(tx).await?;
         seats.save(tx).await?;
@@ -74,11 +72,7 @@ impl Handler for ExpireHoldHandler {
             let end = delivery.command.hold_expires_at.timestamp_micros();
             let subject = format!("{}:{end}", notice.registration_id);
             let body = format!("Your seat in {}, {} has been given up.", notice.course, notice.batch);
-            follow_ups.push(notice.mail(
-                EmailTemplate::HoldExpired,
-                format!("hold_expired:{subject}"),
-                Map::new(),
-            ));
+            follow_ups.push(notice.mail(EmailTemplate::HoldExpired, format!("hold_expired:{subject}"), Map::new()));
             follow_ups.push(notice.notification("hold_expired", "Your hold has ended", body, &subject));
         }
         follow_ups
@@ -96,14 +90,10 @@ fn expire(
     let meant = delivery.command.hold_expires_at.timestamp_micros();
     let due = registrations.get(registration_id).filter(|r| {
         r.status == RegistrationStatus::SeatHeld
-            && r.hold_expires_at
-                .is_some_and(|end| end.timestamp_micros() == meant && r.now > end)
+            && r.hold_expires_at.is_some_and(|end| end.timestamp_micros() == meant && r.now > end)
     });
     let Some(before) = due.cloned() else {
-        return Outcome::succeeded(ExpiredHold {
-            registration_id,
-            expired: false,
-        });
+        return Outcome::succeeded(ExpiredHold { registration_id, expired: false });
     };
     seats.give_back(before.batch_id, before.status, delivery.id);
     let registration = registrations.change(registration_id).expect("it was found above");
@@ -117,13 +107,6 @@ fn expire(
         after: registration.snapshot(),
         operation_id: delivery.id,
     });
-    let memo = ExpireMemo {
-        notice: Some(registration.notice()),
-        promoted: Vec::new(),
-    };
-    Outcome::succeeded(ExpiredHold {
-        registration_id,
-        expired: true,
-    })
-    .memo(memo)
+    let memo = ExpireMemo { notice: Some(registration.notice()), promoted: Vec::new() };
+    Outcome::succeeded(ExpiredHold { registration_id, expired: true }).memo(memo)
 }

@@ -119,10 +119,7 @@ impl Payments {
         )
         .fetch_all(tx)
         .await?;
-        Ok(Self {
-            rows: rows.into_iter().map(|row| (row.id, row)).collect(),
-            changed: BTreeSet::new(),
-        })
+        Ok(Self { rows: rows.into_iter().map(|row| (row.id, row)).collect(), changed: BTreeSet::new() })
     }
 
     /// A payment, if it exists.

@@ -72,10 +72,8 @@ impl Handler for SubmitPaymentHandler {
             registrations,
             accepted: Vec::new(),
         };
-        let outcomes = batch
-            .iter()
-            .map(|delivery| ledger.settle(delivery).unwrap_or_else(|refusal| *refusal))
-            .collect();
+        let outcomes =
+            batch.iter().map(|delivery| ledger.settle(delivery).unwrap_or_else(|refusal| *refusal)).collect();
         insert(tx, &ledger.accepted).await?;
         ledger.registrations.save(tx).await?;
         Ok(outcomes)
@@ -95,16 +93,9 @@ impl Handler for SubmitPaymentHandler {
             "currency": result.currency,
             "transaction_id": command.transaction_id,
         }));
-        let body = format!(
-            "{} {}, reference {}.",
-            result.amount, result.currency, command.transaction_id
-        );
+        let body = format!("{} {}, reference {}.", result.amount, result.currency, command.transaction_id);
         vec![
-            notice.mail(
-                EmailTemplate::PaymentReceived,
-                format!("payment_received:{subject}"),
-                extra,
-            ),
+            notice.mail(EmailTemplate::PaymentReceived, format!("payment_received:{subject}"), extra),
             notice.notification("payment_received", "We have your payment", body, &subject),
         ]
     }
@@ -154,10 +145,7 @@ impl<'a> Ledger<'a> {
         let refuse = |problem: Problem| Box::new(PaymentOutcome::rejected(problem));
         let own = delivery.principal.user_id() == Some(command.student_id);
         let registration = self.registrations.get(command.registration_id);
-        let Some(registration) = registration
-            .filter(|r| own && r.student_id == command.student_id)
-            .cloned()
-        else {
+        let Some(registration) = registration.filter(|r| own && r.student_id == command.student_id).cloned() else {
             return Err(refuse(ProblemType::RegistrationNotFound.into()));
         };
         let submitted = self.submitted.get(&registration.id).copied().unwrap_or_default();
@@ -184,12 +172,7 @@ impl<'a> Ledger<'a> {
         {
             registration.status = status;
         }
-        self.accepted.push(Accepted {
-            id,
-            delivery,
-            amount,
-            without_seat,
-        });
+        self.accepted.push(Accepted { id, delivery, amount, without_seat });
         let result = SubmittedPayment {
             payment_id: id,
             registration_id: registration.id,
@@ -198,10 +181,8 @@ impl<'a> Ledger<'a> {
             currency: registration.currency.clone(),
             amount_remaining: remaining - amount,
         };
-        let memo = SubmitPaymentMemo {
-            notice: Some(Registration { status, ..registration }.notice()),
-            claimed_from: None,
-        };
+        let memo =
+            SubmitPaymentMemo { notice: Some(Registration { status, ..registration }.notice()), claimed_from: None };
         Ok(Outcome::succeeded(result).memo(memo))
     }
 
@@ -213,11 +194,9 @@ impl<'a> Ledger<'a> {
                 | RegistrationStatus::Cancelled
                 | RegistrationStatus::Rejected
         );
-        let proof_known = command.proof_file_id.is_none_or(|file_id| {
-            self.proofs
-                .get(&file_id)
-                .is_some_and(|owner_id| *owner_id == command.student_id)
-        });
+        let proof_known = command
+            .proof_file_id
+            .is_none_or(|file_id| self.proofs.get(&file_id).is_some_and(|owner_id| *owner_id == command.student_id));
         if !payable {
             let status = registration.status.name();
             Some(Problem::new(ProblemType::RegistrationNotPayable).member("registration_status", status))
@@ -261,10 +240,7 @@ async fn live_references(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.transaction_ref, (row.id, row.student_id)))
-        .collect())
+    Ok(rows.into_iter().map(|row| (row.transaction_ref, (row.id, row.student_id))).collect())
 }
 
 async fn known_proofs(
@@ -322,9 +298,5 @@ async fn insert(tx: &mut PgConnection, accepted: &[Accepted<'_>]) -> Result<(), 
     )
     .fetch_all(tx)
     .await?;
-    if inserted.len() < accepted.len() {
-        Err(Failure::Race)
-    } else {
-        Ok(())
-    }
+    if inserted.len() < accepted.len() { Err(Failure::Race) } else { Ok(()) }
 }

@@ -68,11 +68,7 @@ impl Admission {
         if place == Some(Place::Full) {
             return None;
         }
-        let answers = delivery
-            .command
-            .answers
-            .as_ref()
-            .map(|answers| serde_json::json!(answers));
+        let answers = delivery.command.answers.as_ref().map(|answers| serde_json::json!(answers));
         Some(Self {
             id: ids::new_id(),
             student_id: account.id,
@@ -86,10 +82,7 @@ impl Admission {
     /// visitor would be refused, but an owner who asks twice must not be, so the answer is the waitlist's end.
     pub fn decoy(batch: &BatchSeats) -> Self {
         let place = match batch.next_place() {
-            Place::Full => Place::Waitlist {
-                seq: batch.next_waitlist_seq,
-                position: batch.waitlist_taken,
-            },
+            Place::Full => Place::Waitlist { seq: batch.next_waitlist_seq, position: batch.waitlist_taken },
             place => place,
         };
         Self::at(batch, (!batch.requires_review).then_some(place), true)
@@ -132,11 +125,7 @@ impl Admission {
 
     fn at(batch: &BatchSeats, place: Option<Place>, provisional: bool) -> Self {
         let tax = batch.tax();
-        let hold_end = if provisional {
-            batch.confirm_end()
-        } else {
-            batch.hold_end()
-        };
+        let hold_end = if provisional { batch.confirm_end() } else { batch.hold_end() };
         let (status, hold_expires_at, waitlist) = match place {
             None => (RegistrationStatus::UnderReview, None, None),
             Some(Place::Waitlist { seq, position }) => (RegistrationStatus::Waitlisted, None, Some((seq, position))),
@@ -174,18 +163,14 @@ impl Admissions {
     /// Adds a visitor who is in already, with a fresh link for the owner of the mailbox.
     pub fn repeat(&mut self, decoy: Admission, account: &Account, notice: &Notice) {
         if account.may_register {
-            self.links
-                .entry(notice.registration_id)
-                .or_insert((account.id, notice.deadline));
+            self.links.entry(notice.registration_id).or_insert((account.id, notice.deadline));
         }
         self.decoys.push(decoy.id);
     }
 
     /// The links to make: student, registration, end of the hold.
     pub fn links(&self) -> impl Iterator<Item = (Uuid, Uuid, Option<DateTime<Utc>>)> {
-        self.links
-            .iter()
-            .map(|(registration_id, (student_id, end))| (*student_id, *registration_id, *end))
+        self.links.iter().map(|(registration_id, (student_id, end))| (*student_id, *registration_id, *end))
     }
 
     /// Writes the rows; returns the numbers of rows and decoys, by registration. A decoy uses up a number, so that
@@ -265,10 +250,8 @@ impl Existing {
             Registrant::Student { student_id } => registrants.student(*student_id).map(|account| account.id),
             Registrant::Visitor { email, .. } => registrants.of_email(email).map(|account| account.id),
         };
-        let (students, batches): (Vec<Uuid>, Vec<Uuid>) = batch
-            .iter()
-            .filter_map(|delivery| Some((account(delivery)?, delivery.command.batch_id)))
-            .unzip();
+        let (students, batches): (Vec<Uuid>, Vec<Uuid>) =
+            batch.iter().filter_map(|delivery| Some((account(delivery)?, delivery.command.batch_id))).unzip();
         if students.is_empty() {
             return Ok(Self::default());
         }
@@ -305,17 +288,13 @@ impl Existing {
                 amount_due: row.amount_due,
                 currency: row.currency,
                 deposit: row.deposit,
-                deadline: row
-                    .hold_expires_at
-                    .filter(|_| row.status == RegistrationStatus::SeatHeld),
+                deadline: row.hold_expires_at.filter(|_| row.status == RegistrationStatus::SeatHeld),
                 position: None,
                 token_id: None,
             };
             ((row.student_id, row.batch_id), notice)
         });
-        Ok(Self {
-            notices: notices.collect(),
-        })
+        Ok(Self { notices: notices.collect() })
     }
 
     /// The active registration of a student in a course batch.

@@ -43,10 +43,8 @@ pub async fn record(tx: &mut PgConnection, entries: &[AuditEntry]) -> Result<(),
         "#,
         &entries.iter().map(|_| ids::new_id()).collect::<Vec<_>>(),
         &entries.iter().map(|e| e.principal.user_id()).collect::<Vec<_>>() as &[Option<Uuid>],
-        &entries
-            .iter()
-            .map(|e| e.principal.role().map(|role| role.name().to_owned()))
-            .collect::<Vec<_>>() as &[Option<String>],
+        &entries.iter().map(|e| e.principal.role().map(|role| role.name().to_owned())).collect::<Vec<_>>()
+            as &[Option<String>],
         &entries.iter().map(|e| e.action.to_owned()).collect::<Vec<_>>(),
         &entries.iter().map(|e| e.entity_type.to_owned()).collect::<Vec<_>>(),
         &entries.iter().map(|e| e.entity_id).collect::<Vec<_>>(),

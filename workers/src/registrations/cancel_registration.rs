@@ -53,10 +53,8 @@ impl Handler for CancelRegistrationHandler {
         let mut seats = Seats::lock_of_registrations(tx, &ids).await?;
         let mut registrations = Registrations::lock(tx, ids).await?;
         let mut entries = Vec::new();
-        let mut outcomes: Vec<_> = batch
-            .iter()
-            .map(|delivery| cancel(&mut seats, &mut registrations, &mut entries, delivery))
-            .collect();
+        let mut outcomes: Vec<_> =
+            batch.iter().map(|delivery| cancel(&mut seats, &mut registrations, &mut entries, delivery)).collect();
         registrations.save(tx).await?;
         let mut promoted = seats.promote(tx).await?;
         seats.save(tx).await?;
@@ -76,10 +74,7 @@ impl Handler for CancelRegistrationHandler {
         if let Some(notice) = &outcome.memo.notice {
             let id = notice.registration_id;
             let extra = members(json!({ "reason": delivery.command.reason }));
-            let body = format!(
-                "Your registration for {}, {} is cancelled.",
-                notice.course, notice.batch
-            );
+            let body = format!("Your registration for {}, {} is cancelled.", notice.course, notice.batch);
             follow_ups.push(notice.mail(
                 EmailTemplate::RegistrationCancelled,
                 format!("registration_cancelled:{id}"),
@@ -103,17 +98,12 @@ fn cancel(
     delivery: &Delivery<CancelRegistration>,
 ) -> Outcome<CancelledRegistration, CancelMemo> {
     let id = delivery.command.registration_id;
-    let Some(before) = registrations
-        .get(id)
-        .filter(|r| may_cancel(delivery.principal, r))
-        .cloned()
-    else {
+    let Some(before) = registrations.get(id).filter(|r| may_cancel(delivery.principal, r)).cloned() else {
         return Outcome::rejected(ProblemType::RegistrationNotFound);
     };
     if let Some(why) = refusal(before.status) {
-        let problem = Problem::new(ProblemType::AlreadyDecided)
-            .detail(why)
-            .member("registration_status", before.status.name());
+        let problem =
+            Problem::new(ProblemType::AlreadyDecided).detail(why).member("registration_status", before.status.name());
         return Outcome::rejected(problem);
     }
     seats.give_back(before.batch_id, before.status, delivery.id);
@@ -129,24 +119,14 @@ fn cancel(
         after: registration.snapshot(),
         operation_id: delivery.id,
     });
-    let memo = CancelMemo {
-        notice: Some(registration.notice()),
-        promoted: Vec::new(),
-    };
-    Outcome::succeeded(CancelledRegistration {
-        registration_id: id,
-        status: registration.status,
-    })
-    .memo(memo)
+    let memo = CancelMemo { notice: Some(registration.notice()), promoted: Vec::new() };
+    Outcome::succeeded(CancelledRegistration { registration_id: id, status: registration.status }).memo(memo)
 }
 
 fn may_cancel(principal: Principal, registration: &Registration) -> bool {
     match principal {
         Principal::User { role: Role::Admin, .. } => true,
-        Principal::User {
-            id,
-            role: Role::Student,
-        } => id == registration.student_id,
+        Principal::User { id, role: Role::Student } => id == registration.student_id,
         _ => false,
     }
 }

@@ -64,10 +64,7 @@ impl Handler for ConfirmRegistrationHandler {
         let Some(notice) = &outcome.memo else { return Vec::new() };
         let place = format!("{}, {}", notice.course, notice.batch);
         let body = match notice.deadline {
-            Some(end) => format!(
-                "Your seat in {place} is held until {}.",
-                end.format("%Y-%m-%d %H:%M UTC")
-            ),
+            Some(end) => format!("Your seat in {place} is held until {}.", end.format("%Y-%m-%d %H:%M UTC")),
             None => format!("Your registration for {place} is confirmed by mail."),
         };
         let subject = notice.registration_id.to_string();
@@ -81,10 +78,7 @@ fn confirm(
     delivery: &Delivery<ConfirmRegistration>,
 ) -> Outcome<ConfirmedRegistration, ConfirmMemo> {
     let id = delivery.command.registration_id;
-    let Some(registration) = registrations
-        .get(id)
-        .filter(|r| r.student_id == delivery.command.student_id)
-    else {
+    let Some(registration) = registrations.get(id).filter(|r| r.student_id == delivery.command.student_id) else {
         return Outcome::rejected(ProblemType::RegistrationNotFound);
     };
     match registration.status {
@@ -95,11 +89,7 @@ fn confirm(
             return Outcome::rejected(problem);
         }
         _ if !registration.provisional => return Outcome::succeeded(result(registration)),
-        RegistrationStatus::SeatHeld
-            if registration
-                .hold_expires_at
-                .is_some_and(|end| delivery.accepted_at > end) =>
-        {
+        RegistrationStatus::SeatHeld if registration.hold_expires_at.is_some_and(|end| delivery.accepted_at > end) => {
             return Outcome::rejected(ProblemType::HoldExpired);
         }
         _ => {}

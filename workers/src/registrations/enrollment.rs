@@ -39,10 +39,7 @@ pub async fn enroll(tx: &mut PgConnection, confirmed: &[(Uuid, Registration)]) -
         &confirmed.iter().map(|(_, r)| r.student_id).collect::<Vec<_>>(),
         &confirmed.iter().map(|(_, r)| r.batch_id).collect::<Vec<_>>(),
         &confirmed.iter().map(|(_, r)| r.id).collect::<Vec<_>>(),
-        &confirmed
-            .iter()
-            .map(|(operation_id, _)| *operation_id)
-            .collect::<Vec<_>>(),
+        &confirmed.iter().map(|(operation_id, _)| *operation_id).collect::<Vec<_>>(),
     )
     .fetch_all(tx)
     .await?;

@@ -31,16 +31,10 @@ pub async fn create(
         "#,
         &links.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
         &links.iter().map(|(_, (user_id, _, _))| *user_id).collect::<Vec<_>>(),
-        &links
-            .iter()
-            .map(|(_, (_, registration_id, _))| *registration_id)
-            .collect::<Vec<_>>(),
+        &links.iter().map(|(_, (_, registration_id, _))| *registration_id).collect::<Vec<_>>(),
         &links.iter().map(|(_, (_, _, hold_end))| *hold_end).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
     )
     .execute(tx)
     .await?;
-    Ok(links
-        .into_iter()
-        .map(|(id, (_, registration_id, _))| (registration_id, id))
-        .collect())
+    Ok(links.into_iter().map(|(id, (_, registration_id, _))| (registration_id, id)).collect())
 }

@@ -108,10 +108,7 @@ impl Notice {
             return self.enrolled();
         }
         let body = match self.deadline {
-            Some(end) => format!(
-                "A seat in {place} is held for you until {}.",
-                end.format("%Y-%m-%d %H:%M UTC")
-            ),
+            Some(end) => format!("A seat in {place} is held for you until {}.", end.format("%Y-%m-%d %H:%M UTC")),
             None => format!("A seat in {place} is held for you while your payment is looked at."),
         };
         vec![
@@ -125,11 +122,7 @@ impl Notice {
         let id = self.registration_id;
         let body = format!("Your seat in {}, {} is confirmed.", self.course, self.batch);
         vec![
-            self.mail(
-                EmailTemplate::EnrollmentConfirmed,
-                format!("enrollment_confirmed:{id}"),
-                Map::new(),
-            ),
+            self.mail(EmailTemplate::EnrollmentConfirmed, format!("enrollment_confirmed:{id}"), Map::new()),
             self.notification("enrollment_confirmed", "You are enrolled", body, &id.to_string()),
         ]
     }

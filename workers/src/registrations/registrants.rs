@@ -73,16 +73,9 @@ impl Registrants {
         )
         .fetch_all(tx)
         .await?;
-        let by_email = rows
-            .iter()
-            .map(|account| (normalise_email(&account.email), account.id))
-            .collect();
+        let by_email = rows.iter().map(|account| (normalise_email(&account.email), account.id)).collect();
         let by_id = rows.into_iter().map(|account| (account.id, account)).collect();
-        Ok(Self {
-            by_id,
-            by_email,
-            new: BTreeMap::new(),
-        })
+        Ok(Self { by_id, by_email, new: BTreeMap::new() })
     }
 
     /// The account of a signed-in student.
@@ -112,11 +105,7 @@ impl Registrants {
             locale: "en".to_owned(),
             may_register: true,
         };
-        let new = NewAccount {
-            account: account.clone(),
-            phone: phone.map(str::to_owned),
-            operation_id,
-        };
+        let new = NewAccount { account: account.clone(), phone: phone.map(str::to_owned), operation_id };
         self.new.insert(email, new);
         account
     }

@@ -110,9 +110,7 @@ impl Registration {
             amount_due: self.amount_due,
             currency: self.currency.clone(),
             deposit: self.deposit,
-            deadline: self
-                .hold_expires_at
-                .filter(|_| self.status == RegistrationStatus::SeatHeld),
+            deadline: self.hold_expires_at.filter(|_| self.status == RegistrationStatus::SeatHeld),
             position: None,
             token_id: None,
         }
@@ -163,10 +161,7 @@ impl Registrations {
         )
         .fetch_all(tx)
         .await?;
-        Ok(Self {
-            rows: rows.into_iter().map(|row| (row.id, row)).collect(),
-            changed: BTreeSet::new(),
-        })
+        Ok(Self { rows: rows.into_iter().map(|row| (row.id, row)).collect(), changed: BTreeSet::new() })
     }
 
     /// A registration, if it exists.
@@ -205,15 +200,7 @@ impl Registrations {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| {
-                (
-                    row.registration_id,
-                    SubmittedPayments {
-                        count: row.count,
-                        amount: row.amount,
-                    },
-                )
-            })
+            .map(|row| (row.registration_id, SubmittedPayments { count: row.count, amount: row.amount }))
             .collect())
     }
 

@@ -55,10 +55,8 @@ impl Handler for ReviewRegistrationHandler {
         let mut seats = Seats::lock_of_registrations(tx, &ids).await?;
         let mut registrations = Registrations::lock(tx, ids).await?;
         let mut entries = Vec::new();
-        let mut outcomes: Vec<_> = batch
-            .iter()
-            .map(|delivery| review(&mut seats, &mut registrations, &mut entries, delivery))
-            .collect();
+        let mut outcomes: Vec<_> =
+            batch.iter().map(|delivery| review(&mut seats, &mut registrations, &mut entries, delivery)).collect();
         registrations.save(tx).await?;
         seats.save(tx).await?;
         audit::record(tx, &entries).await?;
@@ -90,18 +88,12 @@ impl Handler for ReviewRegistrationHandler {
                 format!("Your registration for {place} was not admitted."),
                 members(json!({ "reason": reason })),
             ),
-            RegistrationDecision::Approve if notice.status == RegistrationStatus::Waitlisted => (
-                EmailTemplate::Waitlisted,
-                "On the waitlist",
-                format!("You wait for a seat in {place}."),
-                Map::new(),
-            ),
-            RegistrationDecision::Approve => (
-                EmailTemplate::SeatHeld,
-                "Admitted",
-                format!("A seat in {place} is held for you."),
-                Map::new(),
-            ),
+            RegistrationDecision::Approve if notice.status == RegistrationStatus::Waitlisted => {
+                (EmailTemplate::Waitlisted, "On the waitlist", format!("You wait for a seat in {place}."), Map::new())
+            }
+            RegistrationDecision::Approve => {
+                (EmailTemplate::SeatHeld, "Admitted", format!("A seat in {place} is held for you."), Map::new())
+            }
         };
         vec![
             notice.mail(template, format!("{}:{subject}", template.name()), extra),
@@ -116,11 +108,7 @@ fn review(
     entries: &mut Vec<AuditEntry>,
     delivery: &Delivery<ReviewRegistration>,
 ) -> Outcome<ReviewedRegistration, ReviewMemo> {
-    let Principal::User {
-        id: admin_id,
-        role: Role::Admin,
-    } = delivery.principal
-    else {
+    let Principal::User { id: admin_id, role: Role::Admin } = delivery.principal else {
         return Outcome::rejected(ProblemType::Forbidden);
     };
     let id = delivery.command.registration_id;
@@ -173,10 +161,7 @@ fn review(
 }
 
 fn outcome(registration: &Registration, position: Option<i32>) -> Outcome<ReviewedRegistration, ReviewMemo> {
-    let notice = Notice {
-        position,
-        ..registration.notice()
-    };
+    let notice = Notice { position, ..registration.notice() };
     Outcome::succeeded(ReviewedRegistration {
         registration_id: registration.id,
         status: registration.status,

@@ -106,10 +106,7 @@ impl BatchSeats {
         if self.waitlist_taken == 0 && self.seats_taken < self.capacity {
             Place::Seat
         } else if self.waitlist_taken < self.waitlist_capacity {
-            Place::Waitlist {
-                seq: self.next_waitlist_seq,
-                position: self.waitlist_taken + 1,
-            }
+            Place::Waitlist { seq: self.next_waitlist_seq, position: self.waitlist_taken + 1 }
         } else {
             Place::Full
         }
@@ -145,10 +142,7 @@ impl Seats {
         .fetch_all(tx)
         .await?;
         let batches = batches.into_iter().map(|batch| (batch.id, batch)).collect();
-        Ok(Self {
-            batches,
-            ..Self::default()
-        })
+        Ok(Self { batches, ..Self::default() })
     }
 
     /// Locks the batches of these registrations. A registration never changes its batch, so they can be looked up first.
@@ -172,9 +166,7 @@ impl Seats {
 
     /// The batch of a locked registration.
     pub fn of(&self, batch_id: Uuid) -> &BatchSeats {
-        self.batches
-            .get(&batch_id)
-            .expect("the batch was locked before its registration")
+        self.batches.get(&batch_id).expect("the batch was locked before its registration")
     }
 
     /// Takes a seat, or a place on the waitlist, in a batch that was locked.
@@ -248,10 +240,7 @@ impl Seats {
         }
         promoted.save(tx).await?;
         enrollment::enroll(tx, &enrolled).await?;
-        let links = promoted
-            .iter()
-            .filter(|r| r.needs_link)
-            .map(|r| (r.student_id, r.id, r.hold_expires_at));
+        let links = promoted.iter().filter(|r| r.needs_link).map(|r| (r.student_id, r.id, r.hold_expires_at));
         let tokens = magic_links::create(tx, links).await?;
         let mut notices: HashMap<Uuid, Vec<Notice>> = HashMap::new();
         for id in &heads {
@@ -259,10 +248,7 @@ impl Seats {
                 continue;
             };
             let notice = registration.notice().token(tokens.get(id).copied());
-            notices
-                .entry(self.freed[&registration.batch_id])
-                .or_default()
-                .push(notice);
+            notices.entry(self.freed[&registration.batch_id]).or_default().push(notice);
         }
         Ok(notices)
     }
@@ -303,12 +289,7 @@ impl Seats {
             .freed
             .keys()
             .map(|id| self.of(*id))
-            .map(|batch| {
-                (
-                    batch.id,
-                    i64::from((batch.capacity - batch.seats_taken).min(batch.waitlist_taken)),
-                )
-            })
+            .map(|batch| (batch.id, i64::from((batch.capacity - batch.seats_taken).min(batch.waitlist_taken))))
             .filter(|(_, seats)| *seats > 0)
             .collect();
         if free.is_empty() {
@@ -337,8 +318,6 @@ impl Seats {
 
     fn change(&mut self, batch_id: Uuid) -> &mut BatchSeats {
         self.changed.insert(batch_id);
-        self.batches
-            .get_mut(&batch_id)
-            .expect("the batch was locked before its registration")
+        self.batches.get_mut(&batch_id).expect("the batch was locked before its registration")
     }
 }

@@ -74,12 +74,7 @@ impl Handler for SubmitRegistrationHandler {
         let registrants = Registrants::find(tx, batch).await?;
         let seats = Seats::lock(tx, batch.iter().map(|d| d.command.batch_id)).await?;
         let existing = Existing::find(tx, batch, &registrants).await?;
-        let mut desk = Desk {
-            registrants,
-            seats,
-            existing,
-            admissions: Admissions::default(),
-        };
+        let mut desk = Desk { registrants, seats, existing, admissions: Admissions::default() };
         let mut outcomes: Vec<SubmitOutcome> = batch.iter().map(|delivery| desk.settle(delivery)).collect();
         desk.registrants.save(tx).await?;
         let request_nos = desk.admissions.save(tx).await?;
@@ -96,10 +91,9 @@ impl Handler for SubmitRegistrationHandler {
         let (template, title) = match notice.status {
             RegistrationStatus::SeatHeld => (EmailTemplate::SeatHeld, "A seat is held for you"),
             RegistrationStatus::Waitlisted => (EmailTemplate::Waitlisted, "You are on the waitlist"),
-            RegistrationStatus::UnderReview | RegistrationStatus::Submitted => (
-                EmailTemplate::RegistrationReceived,
-                "Your registration is being looked at",
-            ),
+            RegistrationStatus::UnderReview | RegistrationStatus::Submitted => {
+                (EmailTemplate::RegistrationReceived, "Your registration is being looked at")
+            }
             _ => (EmailTemplate::MagicLink, "You are registered already"),
         };
         let mut subject = notice.registration_id.to_string();
@@ -148,17 +142,10 @@ impl Desk {
         student_id: Uuid,
     ) -> SubmitOutcome {
         let own = match delivery.principal {
-            Principal::User {
-                id,
-                role: Role::Student,
-            } => id == student_id,
+            Principal::User { id, role: Role::Student } => id == student_id,
             principal => principal.role() == Some(Role::Admin),
         };
-        let account = self
-            .registrants
-            .student(student_id)
-            .filter(|account| own && account.may_register)
-            .cloned();
+        let account = self.registrants.student(student_id).filter(|account| own && account.may_register).cloned();
         let Some(account) = account else {
             return Outcome::rejected(ProblemType::Forbidden);
         };
@@ -170,20 +157,13 @@ impl Desk {
     }
 
     fn settle_visitor(&mut self, delivery: &Delivery<SubmitRegistration>, batch: &BatchSeats) -> SubmitOutcome {
-        let Registrant::Visitor {
-            email,
-            full_name,
-            phone,
-        } = &delivery.command.registrant
-        else {
+        let Registrant::Visitor { email, full_name, phone } = &delivery.command.registrant else {
             return Outcome::rejected(ProblemType::Forbidden);
         };
         if !batch.requires_review && batch.next_place() == super::Place::Full {
             return Outcome::rejected(ProblemType::BatchFull);
         }
-        let account = self
-            .registrants
-            .find_or_plan(email, full_name, phone.as_deref(), delivery.id);
+        let account = self.registrants.find_or_plan(email, full_name, phone.as_deref(), delivery.id);
         self.admit(delivery, batch, &account)
     }
 
@@ -198,14 +178,9 @@ impl Desk {
         let decoy = Admission::decoy(batch);
         let result = decoy.result(batch);
         self.admissions.repeat(decoy, account, &notice);
-        let deadline = notice
-            .deadline
-            .filter(|_| notice.status == RegistrationStatus::SeatHeld);
+        let deadline = notice.deadline.filter(|_| notice.status == RegistrationStatus::SeatHeld);
         let notice = Notice { deadline, ..notice };
-        Outcome::succeeded(result).memo(SubmitMemo {
-            notice: Some(notice),
-            repeated: true,
-        })
+        Outcome::succeeded(result).memo(SubmitMemo { notice: Some(notice), repeated: true })
     }
 
     fn admit(
@@ -221,10 +196,7 @@ impl Desk {
         let notice = admission.notice(batch, account);
         self.existing.insert(account.id, batch.id, notice.clone());
         self.admissions.add(admission, account);
-        Outcome::succeeded(result).memo(SubmitMemo {
-            notice: Some(notice),
-            repeated: false,
-        })
+        Outcome::succeeded(result).memo(SubmitMemo { notice: Some(notice), repeated: false })
     }
 }
 

@@ -132,8 +132,12 @@ async fn live_once(context: &Context, amqp: &AmqpSettings, settler: &dyn Settler
     let subscribed = tokio::time::timeout(amqp.connect_timeout, subscribe(context, &connection)).await;
     let (channel, mut consumer) = match subscribed {
         Ok(Ok(subscription)) => subscription,
-        Ok(Err(error)) => return Ok(End::Lost { why: error.to_string(), served: false }),
-        Err(_) => return Ok(End::Lost { why: "subscribing took too long".into(), served: false }),
+        Ok(Err(error)) => {
+            return Ok(End::Lost { why: error.to_string(), served: false });
+        }
+        Err(_) => {
+            return Ok(End::Lost { why: "subscribing took too long".into(), served: false });
+        }
     };
     context.health.set(&context.consumer, State::Idle);
     tracing::info!(consumer = context.consumer, queue = context.queue, "consuming");
@@ -160,7 +164,8 @@ async fn subscribe(context: &Context, connection: &lapin::Connection) -> lapin::
     channel.basic_qos(context.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let tag = context.consumer.as_str();
-    let consumer = channel.basic_consume(context.queue.as_str().into(), tag.into(), options, FieldTable::default()).await?;
+    let consumer =
+        channel.basic_consume(context.queue.as_str().into(), tag.into(), options, FieldTable::default()).await?;
     Ok((channel, consumer))
 }
 

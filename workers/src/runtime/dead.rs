@@ -82,10 +82,10 @@ impl Letter {
             event: raw.bytes.to_vec(),
             // Without a failure of its own it came from the broker: it was delivered too often and never settled.
             error_class: event.error_class.as_deref().map_or_else(|| "process_death".to_owned(), clean),
-            error_text: event.error_text.as_deref().map_or_else(
-                || "its process died each time it was delivered alone".to_owned(),
-                clean,
-            ),
+            error_text: event
+                .error_text
+                .as_deref()
+                .map_or_else(|| "its process died each time it was delivered alone".to_owned(), clean),
             attempts: i32::from(raw.attempt.max(1)),
             first_failed_at: event.first_failed_at.unwrap_or_else(Utc::now),
             dedupe_key: format!("{}:{}", raw.id, raw.replay),

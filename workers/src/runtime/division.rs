@@ -34,7 +34,9 @@ where
         if range.is_empty() {
             continue;
         }
-        let Err(failure) = in_place(context, || transaction(range.clone())).await? else { continue };
+        let Err(failure) = in_place(context, || transaction(range.clone())).await? else {
+            continue;
+        };
         if range.len() == 1 {
             alone(range.start, failure);
         } else {

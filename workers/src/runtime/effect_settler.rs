@@ -21,12 +21,8 @@ use super::{
 pub struct EffectSettler<E>(pub E);
 
 /// A delivery that was claimed and done, or failed.
-type Performed<'a, E> = (
-    usize,
-    &'a Delivery<<E as Effect>::Command>,
-    <E as Effect>::Work,
-    Result<<E as Effect>::Done, Failure>,
-);
+type Performed<'a, E> =
+    (usize, &'a Delivery<<E as Effect>::Command>, <E as Effect>::Work, Result<<E as Effect>::Done, Failure>);
 
 impl<E: Effect> Settle for EffectSettler<E> {
     fn settle<'a>(
@@ -189,7 +185,8 @@ impl<E: Effect> EffectSettler<E> {
         delivery: &Delivery<E::Command>,
         row: Option<&SettledRow>,
     ) -> Result<Fate, Failure> {
-        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes()) else {
+        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
+        else {
             return Ok(Fate::Duplicate { follow_ups: Vec::new() });
         };
         let outcome = stored::<E::Result, E::Memo>(row.outcome.clone())?;

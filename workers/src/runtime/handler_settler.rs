@@ -149,7 +149,8 @@ impl<H: Handler> HandlerSettler<H> {
         delivery: &Delivery<H::Command>,
         row: Option<&SettledRow>,
     ) -> Result<Fate, Failure> {
-        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes()) else {
+        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
+        else {
             // Another payload under the same id, or given up: what follows is not this event's to say.
             return Ok(Fate::Duplicate { follow_ups: Vec::new() });
         };

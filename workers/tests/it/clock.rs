@@ -12,10 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{SETTLED_LIMIT, Workers, count, event, publisher, settled, take_events};
 
-const FAST: [(&str, &str); 2] = [
-    ("REGISTRAR__CLOCK__TICK_MS", "50"),
-    ("REGISTRAR__CLOCK__HOLD_GRACE_MS", "1000"),
-];
+const FAST: [(&str, &str); 2] = [("REGISTRAR__CLOCK__TICK_MS", "50"), ("REGISTRAR__CLOCK__HOLD_GRACE_MS", "1000")];
 
 /// Moves the end of these holds; answers it as the database keeps it.
 async fn end_holds(sandbox: &Sandbox, registration_ids: &[Uuid], end: DateTime<Utc>) -> DateTime<Utc> {
@@ -23,12 +20,7 @@ async fn end_holds(sandbox: &Sandbox, registration_ids: &[Uuid], end: DateTime<U
         "UPDATE student_registrations SET hold_expires_at = $2, updated_at = now() - interval '1 day'
           WHERE id = ANY ($1) RETURNING hold_expires_at",
     );
-    let ends = ends
-        .bind(registration_ids)
-        .bind(end)
-        .fetch_all(&sandbox.db)
-        .await
-        .unwrap();
+    let ends = ends.bind(registration_ids).bind(end).fetch_all(&sandbox.db).await.unwrap();
     assert_eq!(ends.len(), registration_ids.len());
     ends[0]
 }
@@ -45,11 +37,7 @@ async fn status(sandbox: &Sandbox, registration_id: Uuid) -> String {
 async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
     let sandbox = Sandbox::new("clock_expires").await;
     let batch = NewBatch::of(2).waitlist(2).insert(&sandbox.db).await;
-    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 4)
-        .await
-        .iter()
-        .map(|s| s.id)
-        .collect();
+    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 4).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students[..2], "seat_held").await;
     let waiting = fixtures::registrations(&sandbox.db, &batch, &students[2..], "waitlisted").await;
     end_holds(&sandbox, &held[..1], Utc::now() - TimeDelta::hours(1)).await;
@@ -63,45 +51,25 @@ async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
         status(&sandbox, waiting[0]).await == "seat_held"
     })
     .await;
-    let stale = ExpireHold {
-        registration_id: held[1],
-        hold_expires_at: renewed_from,
-    };
+    let stale = ExpireHold { registration_id: held[1], hold_expires_at: renewed_from };
     let stale = event(Principal::System, &stale);
     let stale_id = stale.id;
     publisher.publish(stale).await.unwrap();
     let (_, outcome) = settled(&sandbox, stale_id).await;
     assert_eq!(outcome["result"]["expired"], false, "{outcome}");
-    eventually("every delivery is acked", SETTLED_LIMIT, || async {
-        sandbox.queue_depth("payments").await == 0
-    })
-    .await;
+    eventually("every delivery is acked", SETTLED_LIMIT, || async { sandbox.queue_depth("payments").await == 0 }).await;
     assert!(one.terminate().await.success() && other.terminate().await.success());
 
-    let statuses = [
-        status(&sandbox, held[0]).await,
-        status(&sandbox, held[1]).await,
-        status(&sandbox, waiting[1]).await,
-    ];
+    let statuses =
+        [status(&sandbox, held[0]).await, status(&sandbox, held[1]).await, status(&sandbox, waiting[1]).await];
     assert_eq!(statuses, ["expired", "seat_held", "waitlisted"]);
     let ended = "SELECT count(*) FROM operations
                   WHERE kind = 'registration.expire_hold.v1' AND outcome #>> '{result,expired}' = 'true'";
     assert_eq!(count(&sandbox, ended).await, 1);
-    assert_eq!(
-        count(
-            &sandbox,
-            "SELECT count(*) FROM audit_logs WHERE action = 'registration.expire'"
-        )
-        .await,
-        1
-    );
+    assert_eq!(count(&sandbox, "SELECT count(*) FROM audit_logs WHERE action = 'registration.expire'").await, 1);
     assert_eq!(count(&sandbox, "SELECT seats_taken::bigint FROM batches").await, 2);
     for told in ["email", "notifications"] {
-        assert_eq!(
-            take_events(&sandbox, told).await.len(),
-            2,
-            "who lost the seat and who has it now: {told}"
-        );
+        assert_eq!(take_events(&sandbox, told).await.len(), 2, "who lost the seat and who has it now: {told}");
     }
     sandbox.close().await;
 }
@@ -111,27 +79,20 @@ async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
 async fn ended_holds_beyond_one_tick_are_published_while_the_first_still_wait() {
     let sandbox = Sandbox::new("clock_beyond_a_tick").await;
     let batch = NewBatch::of(700).insert(&sandbox.db).await;
-    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 700)
-        .await
-        .iter()
-        .map(|s| s.id)
-        .collect();
+    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 700).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students, "seat_held").await;
     let end = end_holds(&sandbox, &held, Utc::now() - TimeDelta::hours(1)).await;
     drop(publisher(&sandbox).await);
-    let mut clock = Workers::of(&sandbox).start_with("clock", &FAST).await;
-    clock.wait_for_output("count=188").await;
+    let settings = [FAST[0], FAST[1], ("REGISTRAR__LOG__FORMAT", "json")];
+    let mut clock = Workers::of(&sandbox).start_with("clock", &settings).await;
+    clock.wait_for_output("\"count\":188").await;
     assert!(clock.terminate().await.success());
     let published = clock.output().matches("published what is due").count();
     assert_eq!(published, 2, "nothing is published twice");
     let due = |id: &Uuid| contracts::ids::due_id(ExpireHold::KIND, &id.to_string(), end);
     let mut expected: Vec<_> = held.iter().map(due).collect();
     expected.sort();
-    let events: Vec<Uuid> = take_events(&sandbox, "payments")
-        .await
-        .into_iter()
-        .map(|(_, id)| id)
-        .collect();
+    let events: Vec<Uuid> = take_events(&sandbox, "payments").await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(events, expected);
     sandbox.close().await;
 }
@@ -140,11 +101,7 @@ async fn ended_holds_beyond_one_tick_are_published_while_the_first_still_wait() 
 async fn a_hold_that_ends_soon_is_reminded_of_once() {
     let sandbox = Sandbox::new("clock_reminds").await;
     let batch = NewBatch::of(5).insert(&sandbox.db).await;
-    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 2)
-        .await
-        .iter()
-        .map(|s| s.id)
-        .collect();
+    let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 2).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students, "seat_held").await;
     end_holds(&sandbox, &held[..1], Utc::now() + TimeDelta::minutes(30)).await;
     end_holds(&sandbox, &held[1..], Utc::now() + TimeDelta::hours(30)).await;
@@ -205,11 +162,7 @@ async fn pruning_takes_old_operations_without_a_parked_dead_letter_a_few_at_once
         .fetch_all(&sandbox.db)
         .await
         .unwrap();
-    assert_eq!(
-        kept,
-        ["1", "5"],
-        "the one with a parked dead letter, and the recent one"
-    );
+    assert_eq!(kept, ["1", "5"], "the one with a parked dead letter, and the recent one");
     assert_eq!(count(&sandbox, "SELECT max(deleted) FROM prunings").await, 2);
     sandbox.close().await;
 }

@@ -21,7 +21,7 @@ use crate::{
     support::{SETTLED_LIMIT, Workers, count, event, publisher, settings},
 };
 
-fn mail(to_email: &str, dedupe_key: &str) -> messages::SendEmail {
+pub fn mail(to_email: &str, dedupe_key: &str) -> messages::SendEmail {
     messages::SendEmail {
         to_email: to_email.to_owned(),
         to_name: Some("Asha Rao".into()),
@@ -89,14 +89,7 @@ async fn a_live_lease_is_waited_for_and_an_expired_one_repeats_the_same_mail() {
     .await;
     assert_eq!(mails.len(), 2);
     assert_eq!(mails[0].header("message-id"), mails[1].header("message-id"));
-    assert_eq!(
-        count(
-            &sandbox,
-            "SELECT attempts::bigint FROM email_logs WHERE status = 'sent'"
-        )
-        .await,
-        2
-    );
+    assert_eq!(count(&sandbox, "SELECT attempts::bigint FROM email_logs WHERE status = 'sent'").await, 2);
     sandbox.close().await;
 }
 
@@ -112,10 +105,8 @@ async fn a_dedupe_key_is_one_mail_also_within_a_batch() {
     }
     let again = claim(&sandbox.db, &sender, &batch).await;
     assert!(again.iter().all(|claim| matches!(claim, Claim::Done)), "{again:?}");
-    eventually("both mails are there", SETTLED_LIMIT, || async {
-        Mailbox::new().mails_to(&address).await.len() == 2
-    })
-    .await;
+    eventually("both mails are there", SETTLED_LIMIT, || async { Mailbox::new().mails_to(&address).await.len() == 2 })
+        .await;
     sandbox.close().await;
 }
 
@@ -130,10 +121,7 @@ async fn a_suppressed_address_and_a_user_who_wants_none_get_none() {
     let prefers =
         r#"UPDATE user_profiles SET notify_prefs = '{"email": {"payment_received": false}}' WHERE user_id = $1"#;
     sqlx::query(prefers).bind(quiet.id).execute(&sandbox.db).await.unwrap();
-    let unwanted = messages::SendEmail {
-        user_id: Some(quiet.id),
-        ..mail(&quiet.email, "quiet:1")
-    };
+    let unwanted = messages::SendEmail { user_id: Some(quiet.id), ..mail(&quiet.email, "quiet:1") };
     let owed = messages::SendEmail {
         template: EmailTemplate::PaymentRejected,
         dedupe_key: "quiet:2".into(),
@@ -141,15 +129,9 @@ async fn a_suppressed_address_and_a_user_who_wants_none_get_none() {
     };
     let batch = [mail(&bounced, "bounced:1"), unwanted, owed].map(to_send);
     let claims = claim(&sandbox.db, &sender, &batch).await;
-    assert!(
-        matches!((&claims[0], &claims[1]), (Claim::Done, Claim::Done)),
-        "{claims:?}"
-    );
+    assert!(matches!((&claims[0], &claims[1]), (Claim::Done, Claim::Done)), "{claims:?}");
     ours(&claims[2]);
-    assert_eq!(
-        count(&sandbox, "SELECT count(*) FROM email_logs WHERE status = 'suppressed'").await,
-        2
-    );
+    assert_eq!(count(&sandbox, "SELECT count(*) FROM email_logs WHERE status = 'suppressed'").await, 2);
     sandbox.close().await;
 }
 
@@ -166,13 +148,7 @@ async fn a_mail_bears_the_trace_of_its_event_and_a_link_that_only_our_secret_mak
     };
     let event = event(Principal::System, &wanted);
     let sent: serde_json::Value = serde_json::from_slice(&event.bytes).unwrap();
-    let trace_id = sent["traceparent"]
-        .as_str()
-        .unwrap()
-        .split('-')
-        .nth(1)
-        .unwrap()
-        .to_owned();
+    let trace_id = sent["traceparent"].as_str().unwrap().split('-').nth(1).unwrap().to_owned();
     publisher.publish(event).await.unwrap();
     let mut process = Workers::of(&sandbox).start("email").await;
     let mail = Mailbox::new().wait_for_mail(&address, "").await;
@@ -180,18 +156,12 @@ async fn a_mail_bears_the_trace_of_its_event_and_a_link_that_only_our_secret_mak
     assert!(mail.header("traceparent").unwrap().contains(&trace_id));
     let link = mail.link("/magic#token=").unwrap();
     let token = link.split_once("token=").unwrap().1;
-    assert_eq!(
-        MailTokens::new(b"test-secret-of-mailed-tokens-0123456789").decode(token),
-        Some(token_id)
-    );
+    assert_eq!(MailTokens::new(b"test-secret-of-mailed-tokens-0123456789").decode(token), Some(token_id));
     let log = sqlx::query_scalar::<_, String>("SELECT row_to_json(l)::text FROM email_logs l")
         .fetch_one(&sandbox.db)
         .await
         .unwrap();
-    assert!(
-        log.contains(&trace_id) && !log.contains(token),
-        "the log knows the trace and no secret: {log}"
-    );
+    assert!(log.contains(&trace_id) && !log.contains(token), "the log knows the trace and no secret: {log}");
     sandbox.assert_drained().await;
     assert!(process.terminate().await.success());
     sandbox.close().await;
@@ -204,21 +174,13 @@ async fn without_a_mail_server_mails_wait_visibly_and_the_other_pools_go_on() {
     let user = fixtures::user(&sandbox.db, &sandbox.email("away"), Role::Student).await;
     let workers = Workers::of(&sandbox);
     let nowhere = format!("smtp://127.0.0.1:{}", free_port());
-    let mut process = workers
-        .start_with("email,notifications", &[("REGISTRAR__SMTP__URL", nowhere.as_str())])
-        .await;
+    let mut process = workers.start_with("email,notifications", &[("REGISTRAR__SMTP__URL", nowhere.as_str())]).await;
     let told = CreateNotification {
         to: NotificationTarget::User(user.id),
         ..<CreateNotification as contracts::Command>::example()
     };
-    publisher
-        .publish(event(Principal::System, &mail(&user.email, "away:1")))
-        .await
-        .unwrap();
-    eventually("the mail waits on the ladder", SETTLED_LIMIT, || async {
-        sandbox.ready("retry.5s").await == 1
-    })
-    .await;
+    publisher.publish(event(Principal::System, &mail(&user.email, "away:1"))).await.unwrap();
+    eventually("the mail waits on the ladder", SETTLED_LIMIT, || async { sandbox.ready("retry.5s").await == 1 }).await;
     publisher.publish(event(Principal::System, &told)).await.unwrap();
     eventually("the other pool goes on", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM notifications").await == 1
@@ -232,12 +194,7 @@ async fn without_a_mail_server_mails_wait_visibly_and_the_other_pools_go_on() {
     let mut process = workers.start("email").await;
     Mailbox::new().wait_for_mail(&user.email, "").await;
     eventually("the mail is marked", SETTLED_LIMIT, || async {
-        count(
-            &sandbox,
-            "SELECT count(*) FROM email_logs WHERE status = 'sent' AND attempts >= 2",
-        )
-        .await
-            == 1
+        count(&sandbox, "SELECT count(*) FROM email_logs WHERE status = 'sent' AND attempts >= 2").await == 1
     })
     .await;
     sandbox.assert_drained().await;

@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use contracts::{
     Principal, ProblemType, Role,
@@ -41,26 +48,16 @@ async fn submitted(sandbox: &Sandbox, count: usize) -> Vec<Uuid> {
 /// Approved ones.
 pub async fn approved(sandbox: &Sandbox, count: usize) -> Vec<Uuid> {
     let payments = submitted(sandbox, count).await;
-    let cashier = fixtures::user(
-        &sandbox.db,
-        &sandbox.email(&ids::new_id().simple().to_string()),
-        Role::Accountant,
-    )
-    .await;
-    let decisions: Vec<_> = payments
-        .iter()
-        .map(|payment_id| delivery(accountant(cashier.id), approval(*payment_id)))
-        .collect();
+    let cashier =
+        fixtures::user(&sandbox.db, &sandbox.email(&ids::new_id().simple().to_string()), Role::Accountant).await;
+    let decisions: Vec<_> =
+        payments.iter().map(|payment_id| delivery(accountant(cashier.id), approval(*payment_id))).collect();
     settle(&sandbox.db, &DecidePaymentHandler, &decisions).await;
     payments
 }
 
 fn approval(payment_id: Uuid) -> DecidePayment {
-    DecidePayment {
-        payment_id,
-        decision: PaymentDecision::Approve,
-        note: None,
-    }
+    DecidePayment { payment_id, decision: PaymentDecision::Approve, note: None }
 }
 
 pub fn issue(payment_id: Uuid) -> Delivery<messages::IssueInvoice> {
@@ -79,25 +76,13 @@ async fn wrong_with_the_books(sandbox: &Sandbox) -> Vec<&'static str> {
             count(sandbox, "SELECT count(*) - count(DISTINCT payment_id) FROM invoices").await == 0,
             "a payment has two invoices",
         ),
+        (count(sandbox, "SELECT count(*) - coalesce(max(seq), 0) FROM invoices").await == 0, "the numbers have a gap"),
         (
-            count(sandbox, "SELECT count(*) - coalesce(max(seq), 0) FROM invoices").await == 0,
-            "the numbers have a gap",
-        ),
-        (
-            count(
-                sandbox,
-                "SELECT count(DISTINCT number) - coalesce(max(seq), 0) FROM invoices",
-            )
-            .await
-                == 0,
+            count(sandbox, "SELECT count(DISTINCT number) - coalesce(max(seq), 0) FROM invoices").await == 0,
             "a number stands twice",
         ),
         (
-            count(
-                sandbox,
-                "SELECT max(s.next_seq) - 1 - (SELECT count(*) FROM invoices) FROM invoice_series s",
-            )
-            .await
+            count(sandbox, "SELECT max(s.next_seq) - 1 - (SELECT count(*) FROM invoices) FROM invoice_series s").await
                 == 0,
             "the series and its invoices differ",
         ),
@@ -132,11 +117,7 @@ async fn wrong_with_the_books(sandbox: &Sandbox) -> Vec<&'static str> {
             "invoices and audit rows differ",
         ),
     ];
-    holds
-        .into_iter()
-        .filter(|(holds, _)| !holds)
-        .map(|(_, what)| what)
-        .collect()
+    holds.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
 }
 
 const NOTHING: [&str; 0] = [];
@@ -167,11 +148,7 @@ async fn a_payment_has_one_invoice_however_often_it_is_asked_for() {
     let again = [issue(payments[2]), issue(payments[0])];
     let second = settle(&sandbox.db, &handler, &again).await;
     assert_eq!(done(&second[1]), done(&first[0]));
-    assert!(
-        done(&second[0]).number.ends_with("00003"),
-        "{}",
-        done(&second[0]).number
-    );
+    assert!(done(&second[0]).number.ends_with("00003"), "{}", done(&second[0]).number);
     assert_eq!(wrong_with_the_books(&sandbox).await, NOTHING);
     sandbox.close().await;
 }
@@ -217,10 +194,10 @@ async fn the_number_of_statements_does_not_depend_on_the_batch() {
     sandbox.close().await;
 }
 
-/// Cuts so many transactions of the workers off in the middle. Their own role may do so.
-async fn disturb(workers_url: &str, cuts: usize) {
+/// Cuts transactions of the workers off in the middle, so many at most; counts them. Their own role may do so.
+async fn disturb(workers_url: &str, cuts_max: usize, cuts: &AtomicUsize) {
     let db = PgPool::connect(workers_url).await.unwrap();
-    for _ in 0..cuts {
+    while cuts.load(Ordering::SeqCst) < cuts_max {
         eventually("a transaction is open", SETTLED_LIMIT, || async {
             let cut = sqlx::query_scalar::<_, bool>(
                 "SELECT pg_terminate_backend(pid)
@@ -232,11 +209,11 @@ async fn disturb(workers_url: &str, cuts: usize) {
                   ORDER BY random()
                   LIMIT 1",
             );
-            cut.fetch_optional(&db).await.unwrap()
+            cut.fetch_optional(&db).await.unwrap().unwrap_or(false)
         })
         .await;
+        cuts.fetch_add(1, Ordering::SeqCst);
     }
-    db.close().await;
 }
 
 /// Two processes, two consumers each, small batches; every approval comes twice, transactions are cut off in the middle,
@@ -247,10 +224,7 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     let payments = submitted(&sandbox, 1_000).await;
     let cashier = fixtures::user(&sandbox.db, &sandbox.email("cashier"), Role::Accountant).await;
     drop(publisher(&sandbox).await);
-    let events: Vec<_> = payments
-        .iter()
-        .map(|id| event(accountant(cashier.id), &approval(*id)))
-        .collect();
+    let events: Vec<_> = payments.iter().map(|id| event(accountant(cashier.id), &approval(*id))).collect();
     for array in events.chunks(50).chain(events.chunks(40)) {
         let body = join_batch(array.iter().map(|event| &event.bytes).collect::<Vec<_>>().into_iter());
         sandbox.publish_raw("commands", "payments", &body).await;
@@ -260,12 +234,14 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     let settings = [
         ("REGISTRAR__RUNTIME__CONSUMERS", "2"),
         ("REGISTRAR__RUNTIME__PREFETCH", "2"),
-        ("REGISTRAR__RUNTIME__BATCH_MAX", "64"),
+        ("REGISTRAR__RUNTIME__BATCH_MAX", "24"),
     ];
     let mut survivor = workers.start_with("payments,invoicing", &settings).await;
     let mut doomed = workers.start_with("payments,invoicing", &settings).await;
     let workers_url = sandbox.workers_url();
-    let fire = tokio::spawn(async move { disturb(&workers_url, 12).await });
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&cuts);
+    let fire = tokio::spawn(async move { disturb(&workers_url, 20, &counted).await });
     eventually("some are invoiced", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM invoices").await >= 100
     })
@@ -277,6 +253,7 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     })
     .await;
     fire.abort();
+    assert!(cuts.load(Ordering::SeqCst) >= 5, "transactions were cut off");
     eventually("every delivery is acked", Duration::from_secs(30), || async {
         sandbox.queue_depth("payments").await + sandbox.queue_depth("invoicing").await == 0
     })
@@ -287,16 +264,9 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     assert_eq!(count(&sandbox, "SELECT count(*) FROM invoices").await, 1_000);
     assert_eq!(count(&sandbox, "SELECT count(*) FROM enrollments").await, 1_000);
     let rendered: BTreeSet<_> = take_events(&sandbox, "documents").await.into_iter().collect();
-    assert_eq!(
-        rendered.len(),
-        1_000,
-        "every invoice is to become a PDF, and none a second one"
-    );
+    assert_eq!(rendered.len(), 1_000, "every invoice is to become a PDF, and none a second one");
     for told in ["notifications", "email"] {
-        assert!(
-            take_events(&sandbox, told).await.len() >= 1_000,
-            "every student is told: {told}"
-        );
+        assert!(take_events(&sandbox, told).await.len() >= 1_000, "every student is told: {told}");
     }
     sandbox.close().await;
 }

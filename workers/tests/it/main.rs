@@ -12,5 +12,6 @@ mod notifications;
 mod payments;
 mod poison;
 mod registrations;
+mod smtp_faults;
 mod statements;
 mod support;

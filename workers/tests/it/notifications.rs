@@ -35,11 +35,7 @@ async fn whoever_is_meant_twice_is_told_once_and_the_first_word_counts() {
     let cashiers = fixtures::users(&sandbox.db, &emails, Role::Accountant).await;
     let student = fixtures::user(&sandbox.db, "asha@example.org", Role::Student).await;
     let leave = "UPDATE users SET status = 'suspended' WHERE id = $1";
-    sqlx::query(leave)
-        .bind(cashiers[2].id)
-        .execute(&sandbox.db)
-        .await
-        .expect("a user may be suspended");
+    sqlx::query(leave).bind(cashiers[2].id).execute(&sandbox.db).await.expect("a user may be suspended");
     let batch = [
         tell(NotificationTarget::User(student.id), "first", "a"),
         tell(NotificationTarget::User(student.id), "second", "a"),
@@ -74,10 +70,8 @@ async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let statements = Statements::record();
     let mut counts = Vec::new();
     for range in [0..2, 2..258] {
-        let batch: Vec<_> = students[range]
-            .iter()
-            .map(|student| tell(NotificationTarget::User(student.id), "told", "a"))
-            .collect();
+        let batch: Vec<_> =
+            students[range].iter().map(|student| tell(NotificationTarget::User(student.id), "told", "a")).collect();
         statements.take();
         settle(&sandbox.db, &handler, &batch).await;
         counts.push(statements.take().len());

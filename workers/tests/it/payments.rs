@@ -24,10 +24,7 @@ use crate::registrations::{delivery, done, refused, settle};
 
 fn submit(student_id: Uuid, registration_id: Uuid, reference: &str, amount: Decimal) -> Delivery<SubmitPayment> {
     delivery(
-        Principal::User {
-            id: student_id,
-            role: Role::Student,
-        },
+        Principal::User { id: student_id, role: Role::Student },
         SubmitPayment {
             registration_id,
             student_id,
@@ -43,31 +40,16 @@ fn submit(student_id: Uuid, registration_id: Uuid, reference: &str, amount: Deci
 }
 
 fn decide(reviewer_id: Uuid, payment_id: Uuid, decision: PaymentDecision) -> Delivery<DecidePayment> {
-    let principal = Principal::User {
-        id: reviewer_id,
-        role: Role::Accountant,
-    };
-    delivery(
-        principal,
-        DecidePayment {
-            payment_id,
-            decision,
-            note: None,
-        },
-    )
+    let principal = Principal::User { id: reviewer_id, role: Role::Accountant };
+    delivery(principal, DecidePayment { payment_id, decision, note: None })
 }
 
 fn reject() -> PaymentDecision {
-    PaymentDecision::Reject {
-        code: "not_received".into(),
-    }
+    PaymentDecision::Reject { code: "not_received".into() }
 }
 
 async fn status(db: &PgPool, registration_id: Uuid) -> String {
-    let status = sqlx::query_scalar!(
-        "SELECT status FROM student_registrations WHERE id = $1",
-        registration_id
-    );
+    let status = sqlx::query_scalar!("SELECT status FROM student_registrations WHERE id = $1", registration_id);
     status.fetch_one(db).await.unwrap()
 }
 
@@ -89,18 +71,11 @@ async fn a_live_reference_belongs_to_whoever_came_first_however_it_is_typed() {
     ];
     let outcomes = settle(&sandbox.db, &SubmitPaymentHandler, &payments).await;
     let first = done(&outcomes[0]);
-    assert_eq!(
-        (first.status, first.amount_remaining),
-        (PaymentStatus::Submitted, batch.amount_due - part)
-    );
+    assert_eq!((first.status, first.amount_remaining), (PaymentStatus::Submitted, batch.amount_due - part));
     assert!(refused(&outcomes[1], ProblemType::DuplicateReference) && outcomes[1].memo.claimed_from.is_none());
     assert!(refused(&outcomes[2], ProblemType::DuplicateReference));
     assert_eq!(outcomes[2].memo.claimed_from, Some(first.payment_id));
-    assert_eq!(
-        SubmitPaymentHandler.follow_ups(&payments[2], &outcomes[2]).len(),
-        1,
-        "the accountants are told"
-    );
+    assert_eq!(SubmitPaymentHandler.follow_ups(&payments[2], &outcomes[2]).len(), 1, "the accountants are told");
     assert!(refused(&outcomes[3], ProblemType::RegistrationNotFound));
     assert!(refused(&outcomes[4], ProblemType::Overpayment));
     let again = [submit(b, of_b, "UTR 0001", part)];
@@ -114,22 +89,12 @@ async fn a_live_reference_belongs_to_whoever_came_first_however_it_is_typed() {
 #[tokio::test]
 async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
     let sandbox = Sandbox::new("decided_once").await;
-    let batch = NewBatch {
-        deposit: Some(Decimal::new(200_000, 2)),
-        ..NewBatch::of(5)
-    }
-    .insert(&sandbox.db)
-    .await;
-    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant)
-        .await
-        .id;
+    let batch = NewBatch { deposit: Some(Decimal::new(200_000, 2)), ..NewBatch::of(5) }.insert(&sandbox.db).await;
+    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "payer", 2).await;
     let student_ids = [students[0].id, students[1].id];
     let registrations = fixtures::registrations(&sandbox.db, &batch, &student_ids, "seat_held").await;
-    let claims = [
-        (registrations[0], "UTR-1".to_owned()),
-        (registrations[1], "UTR-2".to_owned()),
-    ];
+    let claims = [(registrations[0], "UTR-1".to_owned()), (registrations[1], "UTR-2".to_owned())];
     let payments = fixtures::payments(&sandbox.db, &claims, Decimal::new(500_000, 2)).await;
     let verdicts = [
         decide(accountant, payments[0], PaymentDecision::Approve),
@@ -148,10 +113,7 @@ async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
     assert_eq!(done(&outcomes[3]).registration_status, RegistrationStatus::SeatHeld);
     assert!(refused(&outcomes[4], ProblemType::PaymentNotFound));
     let stored = serde_json::to_string(&outcomes[1]).unwrap();
-    assert_eq!(
-        serde_json::from_str::<contracts::Outcome<_, _>>(&stored).unwrap(),
-        outcomes[1]
-    );
+    assert_eq!(serde_json::from_str::<contracts::Outcome<_, _>>(&stored).unwrap(), outcomes[1]);
     let audited = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM audit_logs WHERE entity_type = 'payment'"#);
     assert_eq!(audited.fetch_one(&sandbox.db).await.unwrap(), 2);
     sandbox.close().await;
@@ -161,21 +123,13 @@ async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
 async fn money_without_a_seat_takes_a_free_one_or_is_offered_back() {
     let sandbox = Sandbox::new("money_without_a_seat").await;
     let batch = NewBatch::of(1).insert(&sandbox.db).await;
-    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant)
-        .await
-        .id;
+    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "late", 2).await;
     let student_ids = [students[0].id, students[1].id];
     let registrations = fixtures::registrations(&sandbox.db, &batch, &student_ids, "expired").await;
-    let claims = [
-        (registrations[0], "UTR-1".to_owned()),
-        (registrations[1], "UTR-2".to_owned()),
-    ];
+    let claims = [(registrations[0], "UTR-1".to_owned()), (registrations[1], "UTR-2".to_owned())];
     let payments = fixtures::payments(&sandbox.db, &claims, batch.amount_due).await;
-    let verdicts: Vec<_> = payments
-        .iter()
-        .map(|id| decide(accountant, *id, PaymentDecision::Approve))
-        .collect();
+    let verdicts: Vec<_> = payments.iter().map(|id| decide(accountant, *id, PaymentDecision::Approve)).collect();
     let outcomes = settle(&sandbox.db, &DecidePaymentHandler, &verdicts).await;
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     assert_eq!(done(&outcomes[1]).registration_status, RegistrationStatus::Expired);
@@ -203,43 +157,22 @@ async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
         ..submit(student_ids[1], held[1], "UTR-1", batch.amount_due)
     };
     settle(&sandbox.db, &SubmitPaymentHandler, &[in_time]).await;
-    let expire = |registration_id, hold_expires_at| {
-        delivery(
-            Principal::System,
-            ExpireHold {
-                registration_id,
-                hold_expires_at,
-            },
-        )
-    };
+    let expire =
+        |registration_id, hold_expires_at| delivery(Principal::System, ExpireHold { registration_id, hold_expires_at });
     let another = end + TimeDelta::seconds(1);
-    let ends = [
-        expire(held[0], another),
-        expire(held[0], end),
-        expire(held[0], end),
-        expire(held[1], end),
-    ];
+    let ends = [expire(held[0], another), expire(held[0], end), expire(held[0], end), expire(held[1], end)];
     let outcomes = settle(&sandbox.db, &ExpireHoldHandler, &ends).await;
     let expired: Vec<bool> = outcomes.iter().map(|o| done(o).expired).collect();
     assert_eq!(expired, [false, true, false, false]);
     assert_eq!(outcomes[1].memo.promoted[0].registration_id, waiting[0]);
     assert_eq!(status(&sandbox.db, waiting[0]).await, "seat_held");
     let gone = delivery(
-        Principal::User {
-            id: student_ids[0],
-            role: Role::Student,
-        },
-        CancelRegistration {
-            registration_id: held[0],
-            reason: None,
-        },
+        Principal::User { id: student_ids[0], role: Role::Student },
+        CancelRegistration { registration_id: held[0], reason: None },
     );
     let outcomes = settle(&sandbox.db, &CancelRegistrationHandler, &[gone]).await;
     assert!(refused(&outcomes[0], ProblemType::AlreadyDecided));
-    let seats = sqlx::query!(
-        "SELECT seats_taken, waitlist_taken FROM batches WHERE id = $1",
-        batch.id
-    );
+    let seats = sqlx::query!("SELECT seats_taken, waitlist_taken FROM batches WHERE id = $1", batch.id);
     let seats = seats.fetch_one(&sandbox.db).await.unwrap();
     assert_eq!((seats.seats_taken, seats.waitlist_taken), (2, 1));
     sandbox.close().await;
@@ -249,9 +182,7 @@ async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
 async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let sandbox = Sandbox::new("statements_of_payments").await;
     let batch = NewBatch::of(300).insert(&sandbox.db).await;
-    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant)
-        .await
-        .id;
+    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "payer", 258).await;
     let student_ids: Vec<Uuid> = students.iter().map(|s| s.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &student_ids, "seat_held").await;
@@ -259,22 +190,12 @@ async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let mut counts = Vec::new();
     for range in [0..2, 2..258] {
         statements.take();
-        let payments: Vec<_> = range
-            .map(|n| {
-                submit(
-                    student_ids[n],
-                    registrations[n],
-                    &format!("UTR-{n:06}"),
-                    batch.amount_due,
-                )
-            })
-            .collect();
+        let payments: Vec<_> =
+            range.map(|n| submit(student_ids[n], registrations[n], &format!("UTR-{n:06}"), batch.amount_due)).collect();
         let outcomes = settle(&sandbox.db, &SubmitPaymentHandler, &payments).await;
         let submitted = statements.take().len();
-        let verdicts: Vec<_> = outcomes
-            .iter()
-            .map(|o| decide(accountant, done(o).payment_id, PaymentDecision::Approve))
-            .collect();
+        let verdicts: Vec<_> =
+            outcomes.iter().map(|o| decide(accountant, done(o).payment_id, PaymentDecision::Approve)).collect();
         settle(&sandbox.db, &DecidePaymentHandler, &verdicts).await;
         counts.push((submitted, statements.take().len()));
     }

@@ -28,14 +28,7 @@ use workers::{
 
 /// A delivery of this command, accepted now.
 pub fn delivery<C>(principal: Principal, command: C) -> Delivery<C> {
-    Delivery {
-        id: ids::new_id(),
-        command,
-        principal,
-        accepted_at: Utc::now(),
-        trace: TraceParent::new(),
-        attempt: 0,
-    }
+    Delivery { id: ids::new_id(), command, principal, accepted_at: Utc::now(), trace: TraceParent::new(), attempt: 0 }
 }
 
 /// Settles one batch and commits it.
@@ -65,65 +58,33 @@ pub fn refused<R, M>(outcome: &Outcome<R, M>, problem_type: ProblemType) -> bool
 }
 
 fn student(id: Uuid) -> Principal {
-    Principal::User {
-        id,
-        role: Role::Student,
-    }
+    Principal::User { id, role: Role::Student }
 }
 
 fn by_student(batch_id: Uuid, student_id: Uuid) -> Delivery<SubmitRegistration> {
     let registrant = Registrant::Student { student_id };
-    delivery(
-        student(student_id),
-        SubmitRegistration {
-            batch_id,
-            registrant,
-            answers: None,
-        },
-    )
+    delivery(student(student_id), SubmitRegistration { batch_id, registrant, answers: None })
 }
 
 fn by_visitor(batch_id: Uuid, email: &str) -> Delivery<SubmitRegistration> {
-    let registrant = Registrant::Visitor {
-        email: email.into(),
-        full_name: "Asha Rao".into(),
-        phone: None,
-    };
-    delivery(
-        Principal::Anonymous,
-        SubmitRegistration {
-            batch_id,
-            registrant,
-            answers: None,
-        },
-    )
+    let registrant = Registrant::Visitor { email: email.into(), full_name: "Asha Rao".into(), phone: None };
+    delivery(Principal::Anonymous, SubmitRegistration { batch_id, registrant, answers: None })
 }
 
 fn cancel(principal: Principal, registration_id: Uuid) -> Delivery<CancelRegistration> {
-    delivery(
-        principal,
-        CancelRegistration {
-            registration_id,
-            reason: None,
-        },
-    )
+    delivery(principal, CancelRegistration { registration_id, reason: None })
 }
 
 /// Counters, then the ids that hold seats and those that wait, each in the order of the waitlist's numbers.
 async fn ledger(db: &PgPool, batch_id: Uuid) -> ((i32, i32), Vec<Uuid>, Vec<(Uuid, i64)>) {
-    let counters = sqlx::query!(
-        "SELECT seats_taken, waitlist_taken FROM batches WHERE id = $1",
-        batch_id
-    );
+    let counters = sqlx::query!("SELECT seats_taken, waitlist_taken FROM batches WHERE id = $1", batch_id);
     let counters = counters.fetch_one(db).await.unwrap();
     let rows = sqlx::query!(
         "SELECT id, status, waitlist_seq FROM student_registrations WHERE batch_id = $1 ORDER BY waitlist_seq, id",
         batch_id,
     );
     let rows = rows.fetch_all(db).await.unwrap();
-    let seated = rows
-        .iter()
-        .filter(|r| ["seat_held", "payment_submitted", "confirmed"].contains(&r.status.as_str()));
+    let seated = rows.iter().filter(|r| ["seat_held", "payment_submitted", "confirmed"].contains(&r.status.as_str()));
     let waiting = rows.iter().filter(|r| r.status == "waitlisted");
     (
         (counters.seats_taken, counters.waitlist_taken),
@@ -144,11 +105,7 @@ async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
         outcomes.extend(settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await);
     }
     assert_eq!(outcomes.len(), 200);
-    assert!(
-        outcomes[..5]
-            .iter()
-            .all(|o| done(o).status == RegistrationStatus::SeatHeld)
-    );
+    assert!(outcomes[..5].iter().all(|o| done(o).status == RegistrationStatus::SeatHeld));
     let positions: Vec<_> = outcomes[5..8].iter().map(|o| done(o).waitlist_position).collect();
     assert_eq!(positions, [Some(1), Some(2), Some(3)]);
     assert!(outcomes[8..].iter().all(|o| refused(o, ProblemType::BatchFull)));
@@ -157,11 +114,7 @@ async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
     assert_eq!(waiting.iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(done(&outcomes[0]).amount_due, batch.amount_due);
     let accounts = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM users WHERE role = 'student'"#);
-    assert_eq!(
-        accounts.fetch_one(&sandbox.db).await.unwrap(),
-        8,
-        "nobody who was refused leaves an account"
-    );
+    assert_eq!(accounts.fetch_one(&sandbox.db).await.unwrap(), 8, "nobody who was refused leaves an account");
     sandbox.close().await;
 }
 
@@ -169,28 +122,16 @@ async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
 async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_seat() {
     let sandbox = Sandbox::new("visitor_twice").await;
     let batch = NewBatch::of(5).insert(&sandbox.db).await;
-    let asked = [
-        by_visitor(batch.id, "twice@example.org"),
-        by_visitor(batch.id, "Twice@Example.org"),
-    ];
+    let asked = [by_visitor(batch.id, "twice@example.org"), by_visitor(batch.id, "Twice@Example.org")];
     let mut outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
     let again = [by_visitor(batch.id, "twice@example.org")];
     outcomes.extend(settle(&sandbox.db, &SubmitRegistrationHandler, &again).await);
-    let told: BTreeSet<_> = outcomes
-        .iter()
-        .map(|o| (done(o).status.name(), done(o).amount_due))
-        .collect();
+    let told: BTreeSet<_> = outcomes.iter().map(|o| (done(o).status.name(), done(o).amount_due)).collect();
     assert_eq!(told.len(), 1);
     let numbers: BTreeSet<_> = outcomes.iter().map(|o| done(o).request_no.clone()).collect();
-    assert!(
-        numbers.len() == 3 && numbers.iter().all(|number| number.len() == 12),
-        "{numbers:?}"
-    );
+    assert!(numbers.len() == 3 && numbers.iter().all(|number| number.len() == 12), "{numbers:?}");
     let (counters, seated, _) = ledger(&sandbox.db, batch.id).await;
-    assert_eq!(
-        (counters, seated.clone()),
-        ((1, 0), vec![done(&outcomes[0]).registration_id])
-    );
+    assert_eq!((counters, seated.clone()), ((1, 0), vec![done(&outcomes[0]).registration_id]));
     for outcome in &outcomes {
         let notice = outcome.memo.notice.as_ref().unwrap();
         assert_eq!(notice.registration_id, seated[0], "the mailbox is told the truth");
@@ -205,12 +146,7 @@ async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_se
 async fn a_student_who_asks_twice_is_registered_once() {
     let sandbox = Sandbox::new("student_twice").await;
     let batch = NewBatch::of(5).insert(&sandbox.db).await;
-    let closed = NewBatch {
-        status: "closed",
-        ..NewBatch::of(5)
-    }
-    .insert(&sandbox.db)
-    .await;
+    let closed = NewBatch { status: "closed", ..NewBatch::of(5) }.insert(&sandbox.db).await;
     let someone = fixtures::user(&sandbox.db, "student@example.org", Role::Student).await;
     let asked = [
         by_student(batch.id, someone.id),
@@ -242,29 +178,15 @@ async fn seats_that_are_given_up_go_to_the_waitlist_in_its_order() {
         cancel(student(students[0].id), ids[0]),
         cancel(student(students[3].id), ids[3]),
         cancel(student(students[7].id), ids[1]),
-        cancel(
-            Principal::User {
-                id: ids::new_id(),
-                role: Role::Admin,
-            },
-            ids[1],
-        ),
+        cancel(Principal::User { id: ids::new_id(), role: Role::Admin }, ids[1]),
     ];
     let outcomes = settle(&sandbox.db, &CancelRegistrationHandler, &given_up).await;
     assert_eq!(done(&outcomes[0]).status, RegistrationStatus::Cancelled);
     assert!(refused(&outcomes[1], ProblemType::AlreadyDecided));
     assert!(refused(&outcomes[3], ProblemType::RegistrationNotFound));
-    let promoted: Vec<Uuid> = outcomes[0]
-        .memo
-        .promoted
-        .iter()
-        .map(|notice| notice.registration_id)
-        .collect();
+    let promoted: Vec<Uuid> = outcomes[0].memo.promoted.iter().map(|notice| notice.registration_id).collect();
     assert_eq!(promoted, ids[4..6], "the first who wait, and not the one who left");
-    assert_eq!(
-        CancelRegistrationHandler.follow_ups(&given_up[0], &outcomes[0]).len(),
-        6
-    );
+    assert_eq!(CancelRegistrationHandler.follow_ups(&given_up[0], &outcomes[0]).len(), 6);
     let (counters, seated, waiting) = ledger(&sandbox.db, batch.id).await;
     assert_eq!((counters, seated.len()), ((3, 2), 3));
     assert_eq!(waiting.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[6..]);
@@ -278,33 +200,16 @@ async fn seats_that_are_given_up_go_to_the_waitlist_in_its_order() {
 async fn a_mailed_link_makes_the_hold_a_real_one_once_and_not_after_its_end() {
     let sandbox = Sandbox::new("confirm_by_mail").await;
     let batch = NewBatch::of(5).insert(&sandbox.db).await;
-    let asked = [
-        by_visitor(batch.id, "a@example.org"),
-        by_visitor(batch.id, "b@example.org"),
-    ];
+    let asked = [by_visitor(batch.id, "a@example.org"), by_visitor(batch.id, "b@example.org")];
     let outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
     let link = |n: usize| {
         let notice = outcomes[n].memo.notice.as_ref().unwrap();
         let (registration_id, student_id) = (notice.registration_id, notice.user_id);
-        delivery(
-            student(student_id),
-            ConfirmRegistration {
-                registration_id,
-                student_id,
-            },
-        )
+        delivery(student(student_id), ConfirmRegistration { registration_id, student_id })
     };
-    let late = Delivery {
-        accepted_at: Utc::now() + TimeDelta::minutes(31),
-        ..link(1)
-    };
-    let stranger = Delivery {
-        command: ConfirmRegistration {
-            student_id: ids::new_id(),
-            ..link(0).command
-        },
-        ..link(0)
-    };
+    let late = Delivery { accepted_at: Utc::now() + TimeDelta::minutes(31), ..link(1) };
+    let stranger =
+        Delivery { command: ConfirmRegistration { student_id: ids::new_id(), ..link(0).command }, ..link(0) };
     let opened = [link(0), link(0), late, stranger];
     let confirmed = settle(&sandbox.db, &ConfirmRegistrationHandler, &opened).await;
     assert_eq!(done(&confirmed[0]), done(&confirmed[1]));
@@ -320,46 +225,21 @@ async fn a_mailed_link_makes_the_hold_a_real_one_once_and_not_after_its_end() {
 #[tokio::test]
 async fn an_applicant_is_reviewed_once_and_takes_a_seat_only_then() {
     let sandbox = Sandbox::new("review").await;
-    let batch = NewBatch {
-        requires_review: true,
-        ..NewBatch::of(1)
-    }
-    .insert(&sandbox.db)
-    .await;
+    let batch = NewBatch { requires_review: true, ..NewBatch::of(1) }.insert(&sandbox.db).await;
     let admin = fixtures::user(&sandbox.db, "admin@example.org", Role::Admin).await;
-    let admin = Principal::User {
-        id: admin.id,
-        role: Role::Admin,
-    };
-    let asked: Vec<_> = ["a@example.org", "b@example.org", "c@example.org"]
-        .map(|e| by_visitor(batch.id, e))
-        .into();
+    let admin = Principal::User { id: admin.id, role: Role::Admin };
+    let asked: Vec<_> = ["a@example.org", "b@example.org", "c@example.org"].map(|e| by_visitor(batch.id, e)).into();
     let outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
-    assert!(
-        outcomes
-            .iter()
-            .all(|o| done(o).status == RegistrationStatus::UnderReview)
-    );
+    assert!(outcomes.iter().all(|o| done(o).status == RegistrationStatus::UnderReview));
     let review = |n: usize, decision| {
         let registration_id = done(&outcomes[n]).registration_id;
-        delivery(
-            admin,
-            ReviewRegistration {
-                registration_id,
-                decision,
-            },
-        )
+        delivery(admin, ReviewRegistration { registration_id, decision })
     };
     let reviews = [
         review(0, RegistrationDecision::Approve),
         review(0, RegistrationDecision::Reject { reason: "No.".into() }),
         review(1, RegistrationDecision::Approve),
-        review(
-            2,
-            RegistrationDecision::Reject {
-                reason: "No degree.".into(),
-            },
-        ),
+        review(2, RegistrationDecision::Reject { reason: "No degree.".into() }),
     ];
     let reviewed = settle(&sandbox.db, &ReviewRegistrationHandler, &reviews).await;
     assert_eq!(done(&reviewed[0]).status, RegistrationStatus::SeatHeld);
@@ -378,9 +258,7 @@ async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let statements = Statements::record();
     let mut counts = Vec::new();
     for size in [2, 256] {
-        let asked: Vec<_> = (0..size)
-            .map(|n| by_visitor(batch.id, &format!("v{size}.{n}@example.org")))
-            .collect();
+        let asked: Vec<_> = (0..size).map(|n| by_visitor(batch.id, &format!("v{size}.{n}@example.org"))).collect();
         settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
         counts.push(statements.take().len());
     }

@@ -27,12 +27,7 @@ impl Workers {
     pub fn of(sandbox: &Sandbox) -> Self {
         let files = std::env::temp_dir().join(format!("registrar-files-{}", sandbox.vhost));
         std::fs::create_dir_all(&files).expect("the temporary folder is writable");
-        Self {
-            amqp_url: sandbox.amqp_url(),
-            workers_url: sandbox.workers_url(),
-            owner_url: sandbox.owner_url(),
-            files,
-        }
+        Self { amqp_url: sandbox.amqp_url(), workers_url: sandbox.workers_url(), owner_url: sandbox.owner_url(), files }
     }
 
     /// Starts a process with these pools and waits until it consumes.

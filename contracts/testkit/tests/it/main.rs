@@ -18,10 +18,8 @@ async fn a_sandbox_has_the_migrations_and_each_role_may_sign_in() {
         (sandbox.workers_url(), "registrar_workers"),
     ] {
         let mut connection = PgConnection::connect(&url).await.expect("the role may connect");
-        let user: String = sqlx::query_scalar("SELECT current_user::text")
-            .fetch_one(&mut connection)
-            .await
-            .expect("a row");
+        let user: String =
+            sqlx::query_scalar("SELECT current_user::text").fetch_one(&mut connection).await.expect("a row");
         let read = sqlx::query("SELECT FROM operations").fetch_all(&mut connection).await;
         assert!(read.is_ok_and(|rows| rows.is_empty()));
         assert!(user == role || !url.contains(role));
@@ -38,15 +36,8 @@ async fn fixtures_keep_the_ledgers() {
     let ids: Vec<_> = students.iter().map(|student| student.id).collect();
     let seated = fixtures::registrations(&sandbox.db, &batch, &ids[..1_000], "seat_held").await;
     let waiting = fixtures::registrations(&sandbox.db, &batch, &ids[1_000..], "waitlisted").await;
-    let claims: Vec<_> = seated
-        .iter()
-        .enumerate()
-        .map(|(n, id)| (*id, format!("utr {n:06}")))
-        .collect();
-    assert_eq!(
-        fixtures::payments(&sandbox.db, &claims, batch.amount_due).await.len(),
-        1_000
-    );
+    let claims: Vec<_> = seated.iter().enumerate().map(|(n, id)| (*id, format!("utr {n:06}"))).collect();
+    assert_eq!(fixtures::payments(&sandbox.db, &claims, batch.amount_due).await.len(), 1_000);
     let taken: (i32, i32, i64) = sqlx::query_as("SELECT seats_taken, waitlist_taken, next_waitlist_seq FROM batches")
         .fetch_one(&sandbox.db)
         .await
@@ -60,11 +51,7 @@ async fn fixtures_keep_the_ledgers() {
     .expect("three wait");
     assert_eq!(order, waiting);
     let hash: String = sqlx::query_scalar("SELECT password_hash FROM users WHERE id = $1")
-        .bind(
-            fixtures::user(&sandbox.db, &sandbox.email("teacher"), Role::Teacher)
-                .await
-                .id,
-        )
+        .bind(fixtures::user(&sandbox.db, &sandbox.email("teacher"), Role::Teacher).await.id)
         .fetch_one(&sandbox.db)
         .await
         .expect("the teacher");
@@ -96,14 +83,9 @@ async fn statements_are_counted_on_their_own_thread_only() {
         .await
         .expect("it executes");
     tx.commit().await.expect("it commits");
-    let elsewhere = std::thread::spawn(|| Statements::record().take())
-        .join()
-        .expect("it ends");
+    let elsewhere = std::thread::spawn(|| Statements::record().take()).join().expect("it ends");
     let statements = recorded.take();
-    assert_eq!(
-        statements,
-        ["SELECT 1", "SELECT id FROM users WHERE email = 'nobody@example.org'"]
-    );
+    assert_eq!(statements, ["SELECT 1", "SELECT id FROM users WHERE email = 'nobody@example.org'"]);
     assert!(elsewhere.is_empty());
     drop(recorded);
     sandbox.close().await;
@@ -122,18 +104,13 @@ async fn a_proxy_holds_releases_and_severs() {
         }
     });
     let proxy = Proxy::start(&upstream).await;
-    let mut client = tokio::net::TcpStream::connect(proxy.address())
-        .await
-        .expect("the proxy listens");
+    let mut client = tokio::net::TcpStream::connect(proxy.address()).await.expect("the proxy listens");
     let mut buffer = [0; 4];
     client.write_all(b"ping").await.expect("written");
     client.read_exact(&mut buffer).await.expect("echoed");
     proxy.hold_server_to_client();
     client.write_all(b"held").await.expect("written");
-    eventually("the echo hangs in the proxy", SOON, || async {
-        proxy.held_bytes() == 4
-    })
-    .await;
+    eventually("the echo hangs in the proxy", SOON, || async { proxy.held_bytes() == 4 }).await;
     proxy.release();
     client.read_exact(&mut buffer).await.expect("released");
     assert_eq!(&buffer, b"held");
@@ -146,23 +123,15 @@ async fn a_proxy_holds_releases_and_severs() {
 async fn mails_are_found_by_address_and_subject() {
     let address = format!("asha.{}@example.org", free_port());
     let smtp = testkit::environment::url("SMTP_URL");
-    let target = (
-        smtp.host_str().expect("a host").to_owned(),
-        smtp.port().expect("a port"),
-    );
-    let mut stream = tokio::net::TcpStream::connect(target)
-        .await
-        .expect("the mail catcher listens");
+    let target = (smtp.host_str().expect("a host").to_owned(), smtp.port().expect("a port"));
+    let mut stream = tokio::net::TcpStream::connect(target).await.expect("the mail catcher listens");
     let talk = format!(
         "HELO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<{address}>\r\nDATA\r\nFrom: a@example.org\r\nTo: {address}\r\n\
          Subject: Seat held\r\ntraceparent: abc\r\n\r\nOpen http://127.0.0.1/confirm?token=1.2 now\r\n.\r\nQUIT\r\n"
     );
     let mut said = [0; 512];
     for line in talk.split_inclusive("\r\n") {
-        let answered = !matches!(
-            line.split(':').next(),
-            Some("From" | "To" | "Subject" | "traceparent" | "\r\n")
-        );
+        let answered = !matches!(line.split(':').next(), Some("From" | "To" | "Subject" | "traceparent" | "\r\n"));
         if answered && !line.starts_with("Open") && !line.starts_with('.') {
             let _greeting = stream.read(&mut said).await.expect("an answer");
         }
@@ -171,9 +140,6 @@ async fn mails_are_found_by_address_and_subject() {
     let mailbox = Mailbox::new();
     let mail = mailbox.wait_for_mail(&address, "Seat").await;
     assert_eq!(mail.header("Traceparent"), Some("abc"));
-    assert_eq!(
-        mail.link("/confirm").as_deref(),
-        Some("http://127.0.0.1/confirm?token=1.2")
-    );
+    assert_eq!(mail.link("/confirm").as_deref(), Some("http://127.0.0.1/confirm?token=1.2"));
     assert!(mail.attachments.is_empty() && mailbox.source(&mail).await.starts_with(b"From:"));
 }

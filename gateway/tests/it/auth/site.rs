@@ -32,11 +32,7 @@ impl Site {
     pub async fn new(test: &str) -> Self {
         let sandbox = Sandbox::new(test).await;
         let gateway = start(&sandbox).await;
-        Self {
-            sandbox,
-            gateway,
-            http: Client::new(),
-        }
+        Self { sandbox, gateway, http: Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -44,12 +40,7 @@ impl Site {
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Response {
-        self.http
-            .post(self.url(path))
-            .json(&body)
-            .send()
-            .await
-            .expect("the gateway answers")
+        self.http.post(self.url(path)).json(&body).send().await.expect("the gateway answers")
     }
 
     pub async fn me(&self, token: &str) -> Response {
@@ -57,8 +48,7 @@ impl Site {
     }
 
     pub async fn login(&self, email: &str, password: &str) -> Response {
-        self.post("/v1/auth/login", json!({ "email": email, "password": password }))
-            .await
+        self.post("/v1/auth/login", json!({ "email": email, "password": password })).await
     }
 
     pub async fn refresh(&self, token: &str) -> Response {
@@ -94,9 +84,8 @@ impl Site {
 }
 
 pub async fn start(sandbox: &Sandbox) -> Gateway {
-    let mut settings = Settings::default();
-    settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    settings.metrics_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut settings = Settings { listen: loopback, metrics_listen: loopback, ..Settings::default() };
     settings.database.url = sandbox.gateway_url().into();
     settings.amqp.url = sandbox.amqp_url().into();
     settings.files.url = format!("file://{}", files_of(sandbox).display());
@@ -125,8 +114,5 @@ pub async fn ok(response: Response) -> Value {
 }
 
 pub fn text(body: &Value, field: &str) -> String {
-    body[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("`{field}` is missing in {body}"))
-        .to_owned()
+    body[field].as_str().unwrap_or_else(|| panic!("`{field}` is missing in {body}")).to_owned()
 }

@@ -90,12 +90,7 @@ async fn letters(args: &Args, database: &PgPool) -> anyhow::Result<()> {
     let mut out = Vec::new();
     for letter in &letters {
         // What somebody sent must not steer the terminal.
-        let text: String = letter
-            .error_text
-            .chars()
-            .take(100)
-            .flat_map(char::escape_debug)
-            .collect();
+        let text: String = letter.error_text.chars().take(100).flat_map(char::escape_debug).collect();
         writeln!(
             out,
             "\n{}  {}  {} in {}, {}, {} attempts{}\n    {text}",
@@ -105,11 +100,7 @@ async fn letters(args: &Args, database: &PgPool) -> anyhow::Result<()> {
             letter.pool,
             letter.error_class.escape_debug(),
             letter.attempts,
-            letter
-                .decided_by
-                .as_ref()
-                .map(|name| format!(", decided by {}", name.escape_debug()))
-                .unwrap_or_default(),
+            letter.decided_by.as_ref().map(|name| format!(", decided by {}", name.escape_debug())).unwrap_or_default(),
         )?;
     }
     std::io::stdout().write_all(&out)?;

@@ -44,10 +44,7 @@ pub struct Args {
 /// Replays them, oldest first.
 pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> anyhow::Result<()> {
     let edit = args.edit.as_deref().map(read_edit).transpose()?;
-    ensure!(
-        edit.is_none() || args.selection.ids.len() == 1,
-        "--edit is for exactly one dead letter"
-    );
+    ensure!(edit.is_none() || args.selection.ids.len() == 1, "--edit is for exactly one dead letter");
     let ids = args.selection.freeze(database).await?;
     if args.dry_run {
         return dry_run(&ids, edit.as_deref(), database).await;
@@ -56,10 +53,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
     if ids.is_empty() {
         return Ok(());
     }
-    let publisher = Publisher::start(AmqpSettings::new(
-        settings.amqp.url.expose_secret(),
-        "workers dead replay",
-    ));
+    let publisher = Publisher::start(AmqpSettings::new(settings.amqp.url.expose_secret(), "workers dead replay"));
     ensure!(
         publisher.wait_ready(BROKER_WAIT).await,
         "the broker cannot be reached or takes nothing; nothing was replayed"
@@ -77,10 +71,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
         }
     }
     println!("{} replayed, {skipped} skipped", ids.len() - skipped);
-    ensure!(
-        skipped == 0,
-        "{skipped} dead letters were not replayed; the lines above say why"
-    );
+    ensure!(skipped == 0, "{skipped} dead letters were not replayed; the lines above say why");
     Ok(())
 }
 
@@ -115,12 +106,9 @@ async fn replay(
         Ok(revived) => revived,
         Err(why) => return Ok(Err(why)),
     };
-    publisher
-        .publish_to([(Target::Command(revived.queue), revived.bytes.clone())])
-        .await
-        .with_context(|| {
-            format!("{id} and what comes after it is not replayed; the same command goes on from there")
-        })?;
+    publisher.publish_to([(Target::Command(revived.queue), revived.bytes.clone())]).await.with_context(|| {
+        format!("{id} and what comes after it is not replayed; the same command goes on from there")
+    })?;
     let decision = Decision {
         state: "replayed",
         action: "dead_letter.replay",
@@ -152,10 +140,7 @@ fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<Revived, String> {
     event.first_failed_at = None;
     event.error_class = None;
     event.error_text = None;
-    Ok(Revived {
-        queue: kind.queue,
-        bytes: event.encode(),
-    })
+    Ok(Revived { queue: kind.queue, bytes: event.encode() })
 }
 
 fn read_edit(path: &std::path::Path) -> anyhow::Result<Box<RawValue>> {
@@ -205,10 +190,7 @@ mod tests {
     #[test]
     fn an_edit_replaces_the_data_and_keeps_id_and_fingerprint() {
         let (fresh, parked) = parked();
-        let other = SubmitPayment {
-            currency: "EUR".into(),
-            ..SubmitPayment::example()
-        };
+        let other = SubmitPayment { currency: "EUR".into(), ..SubmitPayment::example() };
         let edit = serde_json::value::to_raw_value(&other).expect("serialises");
         let revived = revive(&parked, Some(&edit)).expect("valid data");
         let event = Event::decode(&revived.bytes).expect("encoded");
@@ -220,10 +202,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_cannot_be_replayed() {
-        assert!(
-            revive(b"{\"half\":", None)
-                .expect_err("no event")
-                .contains("only discarded")
-        );
+        assert!(revive(b"{\"half\":", None).expect_err("no event").contains("only discarded"));
     }
 }

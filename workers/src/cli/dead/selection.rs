@@ -75,14 +75,8 @@ impl Selection {
 
     /// Says how many are meant, and wants `--yes` where that is more than one.
     pub(super) fn confirm(&self, act: &str, count: usize) -> anyhow::Result<()> {
-        println!(
-            "{count} dead {} to {act}",
-            if count == 1 { "letter" } else { "letters" }
-        );
-        ensure!(
-            count < 2 || self.yes,
-            "nothing was done; repeat the command with --yes to {act} all {count}"
-        );
+        println!("{count} dead {} to {act}", if count == 1 { "letter" } else { "letters" });
+        ensure!(count < 2 || self.yes, "nothing was done; repeat the command with --yes to {act} all {count}");
         Ok(())
     }
 }

@@ -28,22 +28,10 @@ pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
     writeln!(
         out,
         "operation     {}",
-        letter
-            .operation_id
-            .map_or_else(|| "none: it could not be read".to_owned(), |id| id.to_string())
+        letter.operation_id.map_or_else(|| "none: it could not be read".to_owned(), |id| id.to_string())
     )?;
-    writeln!(
-        out,
-        "pool, kind    {}, {}",
-        letter.pool,
-        letter.kind.as_deref().unwrap_or("-").escape_debug()
-    )?;
-    writeln!(
-        out,
-        "failure       {}: {}",
-        letter.error_class.escape_debug(),
-        letter.error_text.escape_debug()
-    )?;
+    writeln!(out, "pool, kind    {}, {}", letter.pool, letter.kind.as_deref().unwrap_or("-").escape_debug())?;
+    writeln!(out, "failure       {}: {}", letter.error_class.escape_debug(), letter.error_text.escape_debug())?;
     writeln!(
         out,
         "attempts      {}, from {} to {}",
@@ -52,13 +40,9 @@ pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
         time(letter.last_failed_at)
     )?;
     match (&letter.decided_by, letter.decided_at) {
-        (Some(name), Some(at)) => writeln!(
-            out,
-            "state         {} by {} at {}",
-            letter.state,
-            name.escape_debug(),
-            time(at)
-        )?,
+        (Some(name), Some(at)) => {
+            writeln!(out, "state         {} by {} at {}", letter.state, name.escape_debug(), time(at))?
+        }
         _ => writeln!(out, "state         {}", letter.state)?,
     }
     writeln!(out, "event\n{}", readable(&letter.event))?;

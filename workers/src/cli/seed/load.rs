@@ -34,13 +34,9 @@ struct Student {
 pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
     let students_each = (wish.students - 1) / wish.batches + 1;
     let seats = wish.seats.unwrap_or(students_each * 2);
-    ensure!(
-        seats >= students_each,
-        "--seats {seats} is too few for the {students_each} students of each batch"
-    );
-    let currency = sqlx::query_scalar!("SELECT currency FROM courses WHERE id = $1", RUST_COURSE)
-        .fetch_one(database)
-        .await?;
+    ensure!(seats >= students_each, "--seats {seats} is too few for the {students_each} students of each batch");
+    let currency =
+        sqlx::query_scalar!("SELECT currency FROM courses WHERE id = $1", RUST_COURSE).fetch_one(database).await?;
     let batches = batches(database, wish.batches, seats).await?;
     let amount_due = BASE_FEE + BASE_FEE * TAX_RATE / Decimal::ONE_HUNDRED;
     let students: Vec<Student> = batches
@@ -62,10 +58,7 @@ pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
     for chunk in students.chunks(CHUNK) {
         hold_seats(database, chunk).await?;
     }
-    let lines = students
-        .iter()
-        .map(serde_json::to_string)
-        .collect::<Result<Vec<_>, _>>()?;
+    let lines = students.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
     Ok(())
 }

@@ -1,0 +1,115 @@
+//! Every route of the OpenAPI document, asked by everybody: nobody makes it fail, whoever must sign in is told so, and a
+//! role gets no further than it may.
+
+use contracts::Role;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use testkit::fixtures;
+use uuid::Uuid;
+
+use crate::served::{Served, answer};
+
+const ROLES: [Role; 4] = [Role::Student, Role::Teacher, Role::Accountant, Role::Admin];
+
+struct Route {
+    method: Method,
+    path: String,
+    /// Nobody is served here without a token.
+    needs_token: bool,
+}
+
+/// As the gateway itself describes them.
+async fn routes(served: &Served) -> Vec<Route> {
+    let (_, document) = answer(served.get("/openapi.json")).await;
+    let paths = document["paths"].as_object().expect("an OpenAPI document has paths");
+    let routes = paths.iter().flat_map(|(path, item)| {
+        item.as_object().expect("an object").iter().filter_map(|(method, operation)| {
+            let method: Method = method.to_uppercase().parse().ok()?;
+            let security = operation["security"].as_array()?;
+            let needs_token = !security.is_empty() && security.iter().all(|one| one.get("bearer").is_some());
+            Some(Route { method, path: path.clone(), needs_token })
+        })
+    });
+    routes.collect()
+}
+
+/// A body that the route can read.
+fn body(path: &str) -> Value {
+    match path {
+        "/v1/payments" => json!({
+            "registration_id": Uuid::now_v7(),
+            "method": "upi",
+            "transaction_id": "UTR 12345",
+            "amount": "100.00",
+            "currency": "INR",
+        }),
+        "/v1/payments/{id}/reject" => json!({ "rejection_code": "not_received" }),
+        "/v1/payments/decisions" => json!({ "items": [{ "payment_id": Uuid::now_v7(), "verdict": "approve" }] }),
+        "/v1/registrations/{id}/reject" => json!({ "reason": "The course needs a degree." }),
+        _ => json!({}),
+    }
+}
+
+/// Who may send a command; absent where the route is no command or anybody may.
+fn allowed(route: &Route) -> Option<&'static [Role]> {
+    if route.method != Method::POST {
+        return None;
+    }
+    match route.path.as_str() {
+        "/v1/payments" => Some(&[Role::Student]),
+        "/v1/payments/{id}/approve" | "/v1/payments/{id}/reject" | "/v1/payments/decisions" => {
+            Some(&[Role::Accountant, Role::Admin])
+        }
+        "/v1/registrations/{id}/approve" | "/v1/registrations/{id}/reject" => Some(&[Role::Admin]),
+        "/v1/registrations/{id}/cancel" => Some(&[Role::Student, Role::Admin]),
+        _ => None,
+    }
+}
+
+async fn ask(served: &Served, route: &Route, token: Option<&str>) -> (StatusCode, Value) {
+    let id = Uuid::now_v7().to_string();
+    let path = route.path.replace("{id}", &id).replace("{slug}", "batch-full");
+    let url = format!("http://{}{path}", served.gateway.address());
+    let mut request = served.http.request(route.method.clone(), url);
+    if route.method != Method::GET && route.method != Method::DELETE {
+        request = request.json(&body(&route.path));
+    }
+    answer(match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_route_keeps_every_role_where_it_belongs() {
+    let served = Served::start("roles").await;
+    let mut users = Vec::new();
+    for role in ROLES {
+        let email = served.sandbox.email(role.name());
+        users.push(fixtures::user(&served.sandbox.db, &email, role).await);
+    }
+    let routes = routes(&served).await;
+    assert!(routes.len() >= 35, "only {} routes were found", routes.len());
+    let mut limited = 0;
+    for route in &routes {
+        let what = format!("{} {}", route.method, route.path);
+        let (status, said) = ask(&served, route, None).await;
+        assert!(status.as_u16() < 500, "{what} without a token: {said}");
+        assert_eq!(status == StatusCode::UNAUTHORIZED, route.needs_token, "{what} without a token: {status} {said}");
+        for user in &users {
+            // A token each: signing out must not sign the next question out.
+            let (status, said) = ask(&served, route, Some(&served.token(user))).await;
+            let what = format!("{what} as {}", user.role.name());
+            assert!(status.as_u16() < 500 && status != StatusCode::UNAUTHORIZED, "{what}: {status} {said}");
+            if let Some(allowed) = allowed(route) {
+                let expected = if allowed.contains(&user.role) { StatusCode::ACCEPTED } else { StatusCode::FORBIDDEN };
+                assert_eq!(status, expected, "{what}: {said}");
+                limited += 1;
+            }
+        }
+    }
+    assert_eq!(limited, 7 * ROLES.len(), "a command is missing from the document");
+    served.gateway.stop().await;
+    served.sandbox.close_undrained().await;
+}
