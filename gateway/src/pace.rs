@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -29,9 +29,10 @@ pub struct Pace {
     pub idle: Duration,
 }
 
-/// Whether a request is in hand: its header has been read, and it has not been answered.
+/// Counts the beginnings and ends of requests in hand: odd while one's header has been read and it has not been answered.
+/// A request may begin and end between two reads, which a mere flag would hide.
 #[derive(Clone, Debug, Default)]
-pub struct InHand(Arc<AtomicBool>);
+pub struct InHand(Arc<AtomicU64>);
 
 /// A connection that reads at this pace, or fails with [`io::ErrorKind::TimedOut`].
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct Paced<T> {
     stream: T,
     pace: Pace,
     in_hand: InHand,
+    seen: u64,
     phase: Phase,
     limit: Pin<Box<Sleep>>,
 }
@@ -54,9 +56,9 @@ enum Phase {
 impl InHand {
     /// Notes that it is, until the future ends.
     pub async fn during<F: Future>(self, work: F) -> F::Output {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_add(1, Ordering::Release);
         let answer = work.await;
-        self.0.store(false, Ordering::Release);
+        self.0.fetch_add(1, Ordering::Release);
         answer
     }
 }
@@ -69,6 +71,7 @@ impl<T> Paced<T> {
             stream,
             pace,
             in_hand: in_hand.clone(),
+            seen: 0,
             phase: Phase::Idle,
             limit: Box::pin(tokio::time::sleep(pace.idle)),
         };
@@ -85,10 +88,10 @@ impl<T> Paced<T> {
     }
 
     fn observe(&mut self) {
-        match (self.in_hand.0.load(Ordering::Acquire), self.phase) {
-            (true, Phase::Idle | Phase::Header) => self.enter(Phase::InHand),
-            (false, Phase::InHand) => self.enter(Phase::Idle),
-            _ => {}
+        let now = self.in_hand.0.load(Ordering::Acquire);
+        if now != self.seen {
+            self.seen = now;
+            self.enter(if now % 2 == 1 { Phase::InHand } else { Phase::Idle });
         }
     }
 }

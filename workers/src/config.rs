@@ -2,7 +2,7 @@
 //! wins. Only this file reads them. Unknown keys are refused, secrets never appear in `Debug`, and [`Settings::check`]
 //! refuses values that do not fit each other, naming the key and the fix.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use figment::{
     Figment,
@@ -12,6 +12,12 @@ use rust_decimal::Decimal;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
+
+mod bad_settings;
+mod time_zone;
+
+pub use bad_settings::BadSettings;
+pub use time_zone::TimeZone;
 
 /// What holds where neither file nor environment says otherwise. What has no sensible default is not here, and then
 /// loading fails with its name.
@@ -204,19 +210,6 @@ pub struct Institute {
     pub templates_dir: Option<PathBuf>,
 }
 
-/// An IANA time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeZone(pub chrono_tz::Tz);
-
-impl<'de> Deserialize<'de> for TimeZone {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        name.parse().map(TimeZone).map_err(|_| {
-            serde::de::Error::custom(format!("`{name}` is no IANA time zone; write one such as `Asia/Kolkata`"))
-        })
-    }
-}
-
 /// Logs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -236,19 +229,6 @@ pub enum LogFormat {
     /// For people.
     Pretty,
 }
-
-/// Settings that cannot be used, each with its key and the fix.
-#[derive(Debug)]
-pub struct BadSettings(Vec<String>);
-
-impl fmt::Display for BadSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("these settings cannot be used:")?;
-        self.0.iter().try_for_each(|complaint| write!(f, "\n  - {complaint}"))
-    }
-}
-
-impl std::error::Error for BadSettings {}
 
 impl Settings {
     /// Defaults, then the file, then the environment; checked.

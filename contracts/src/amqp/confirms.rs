@@ -91,6 +91,13 @@ impl Confirms {
         Ok(())
     }
 
+    /// Waits until nothing is outstanding or the channel ended, at most this long.
+    pub async fn drained(&mut self, at_most: Duration) {
+        let drained = async { while self.len() > 0 && self.next().await.is_ok() {} };
+        // What is late then is unknown, and its callers are told so when the confirms are abandoned.
+        let _ = tokio::time::timeout(at_most, drained).await;
+    }
+
     /// How long the oldest has been waiting.
     pub fn oldest(&self) -> Duration {
         self.outstanding.values().next().map_or(Duration::ZERO, |oldest| oldest.sent_at.elapsed())

@@ -281,7 +281,7 @@ impl Task {
                 item = self.events.recv() => match item {
                     Some(item) => lanes.push(item),
                     None if confirms.len() == 0 => break End::NoHandles,
-                    None => confirms_drained(&mut confirms).await,
+                    None => confirms.drained(Duration::from_secs(5)).await,
                 },
                 Some(message) = self.live.recv() => if let Err(error) = send_live(&link.live, &message).await {
                     break End::Broken(error.to_string());
@@ -336,18 +336,6 @@ impl Task {
         }
         (state != BLOCKED && oldest > self.shared.confirm_timeout * 3).then(|| format!("no confirm for {oldest:?}"))
     }
-}
-
-/// Lets what was sent be confirmed after the last handle is gone, a moment at most.
-async fn confirms_drained(confirms: &mut Confirms) {
-    let drained = async {
-        while confirms.len() > 0 {
-            if confirms.next().await.is_err() {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(5), drained).await;
 }
 
 async fn connect(settings: &AmqpSettings) -> Result<Link, ConnectError> {

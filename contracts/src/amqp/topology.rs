@@ -106,6 +106,31 @@ pub async fn declare(channel: &Channel) -> lapin::Result<()> {
     bind(channel, UNROUTABLE, UNROUTABLE, "", FieldTable::default()).await
 }
 
+/// What stands in a queue now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The queue.
+    pub queue: String,
+    /// Messages that are ready; each is an array of up to 64 events.
+    pub messages: u32,
+    /// Who consumes.
+    pub consumers: u32,
+}
+
+/// The depth of every queue that we declare.
+///
+/// # Errors
+/// Where a queue is missing, or the channel ends.
+pub async fn depths(channel: &Channel) -> lapin::Result<Vec<Depth>> {
+    let mut depths = Vec::new();
+    for name in queue_names() {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
+        depths.push(Depth { queue: name, messages: queue.message_count(), consumers: queue.consumer_count() });
+    }
+    Ok(depths)
+}
+
 async fn declare_exchanges(channel: &Channel) -> lapin::Result<()> {
     let mut alternate = FieldTable::default();
     alternate.insert("alternate-exchange".into(), AMQPValue::LongString(UNROUTABLE.into()));

@@ -17,6 +17,8 @@ use url::Url;
 
 use crate::environment;
 
+/// A few: each is one channel's.
+const REFUSALS_MAX: usize = 3;
 /// Persistent, in AMQP's numbering.
 const PERSISTENT: u8 = 2;
 
@@ -159,6 +161,12 @@ impl Vhost {
 }
 
 async fn channel(connection: &Connection) -> Channel {
+    // lapin can hand the refusal that closed a channel to the next one of its number: such a channel is asked for again.
+    for _ in 0..REFUSALS_MAX {
+        if let Ok(channel) = connection.create_channel().await {
+            return channel;
+        }
+    }
     connection.create_channel().await.expect("the test's connection is open")
 }
 

@@ -4,6 +4,7 @@ mod auth;
 mod bad_input;
 mod broker_restart;
 mod confirms;
+mod connections;
 mod operations;
 mod own_broker;
 mod rejected;

@@ -114,7 +114,8 @@ async fn a_broker_that_blocks_publishers_still_takes_acks() {
         let body = payment(&batch, *registration);
         system.post_until_accepted(&url, Some(&token), "one", &body).await;
     }
-    eventually("payments are settled", Duration::from_secs(10), || async { broker.messages("payments").await == 0 }).await;
+    eventually("payments are settled", Duration::from_secs(10), || async { broker.messages("payments").await == 0 })
+        .await;
     assert!(broker.messages("notifications").await > 0);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0"]).await;
@@ -130,7 +131,8 @@ async fn a_broker_that_blocks_publishers_still_takes_acks() {
     assert_eq!(status(&gateway, "/health/ready").await, 503);
     assert_eq!(status(&gateway, "/health/live").await, 200);
     notifications.signal("CONT");
-    eventually("consumers ack", Duration::from_secs(10), || async { broker.messages("notifications").await == 0 }).await;
+    eventually("consumers ack", Duration::from_secs(10), || async { broker.messages("notifications").await == 0 })
+        .await;
     refused_at_once(&post().await);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use contracts::amqp::{AmqpSettings, open, topology};
-use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use secrecy::ExposeSecret;
 
 use crate::config::Settings;
@@ -24,11 +23,8 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
         "the topology could not be declared; a queue that exists with other arguments must be drained and deleted first",
     )?;
     let mut lines = format!("{:<26} {:>9} {:>10}\n", "queue", "messages", "consumers");
-    for name in topology::queue_names() {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
-        let (messages, consumers) = (queue.message_count(), queue.consumer_count());
-        lines.push_str(&format!("{name:<26} {messages:>9} {consumers:>10}\n"));
+    for topology::Depth { queue, messages, consumers } in topology::depths(&channel).await? {
+        lines.push_str(&format!("{queue:<26} {messages:>9} {consumers:>10}\n"));
     }
     print!("{lines}");
     connection.close(200, "bye".into()).await?;

@@ -2,6 +2,8 @@
 //! subject. HTML is escaped, text is not, and a subject is always one line, whatever the context holds. A key that the
 //! context lacks is an empty text.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use contracts::{messages::EmailTemplate, tokens::MailTokens};
@@ -129,12 +131,13 @@ fn values(mail: &Value) -> minijinja::Value {
     const OURS: [&str; 4] = ["institute", "bank_details", "public_url", "link"];
     let given = mail.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
     let nothing = |key: &str, text: &str| key == "balance" && text.parse::<Decimal>().is_ok_and(|n| n <= Decimal::ZERO);
-    given
+    let values: BTreeMap<String, minijinja::Value> = given
         .filter_map(|(key, text)| {
-            text.filter(|text| !OURS.contains(&key.as_str()) && !nothing(&key, text)).map(|text| (key, text))
+            text.filter(|text| !OURS.contains(&key.as_str()) && !nothing(&key, text)).map(|text| (key, text.into()))
         })
-        .map(|(key, text)| (key, minijinja::Value::from(text)))
-        .collect()
+        .collect();
+    // A map, not collected into a value: that would be a list of pairs.
+    minijinja::Value::from(values)
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -205,6 +208,44 @@ pub(super) mod tests {
             assert!(!content.text.contains("{%") && !content.html.contains("{%"), "{template:?}");
             assert_eq!(content.subject, templates().subject(template, &mail).expect("rendered"));
         }
+    }
+
+    #[test]
+    fn every_template_says_what_its_mail_is_about() {
+        let mail = json!({
+            "name": "Asha Rao", "course": "Rust", "batch": "Evenings", "request_no": "R-42", "amount_due": "11800.00",
+            "amount": "5900.00", "currency": "INR", "deadline": "2026-07-14T13:00:00Z", "position": 7,
+            "reason": "not_received", "transaction_id": "UTR-1", "invoice_number": "IN-1", "balance": "5900.00",
+            "ip": "192.0.2.1",
+        });
+        let about = |template| match template {
+            EmailTemplate::SeatHeld | EmailTemplate::SeatOffered => vec!["INR 11800.00", "14 July 2026, 18:30"],
+            EmailTemplate::HoldExpiresSoon => vec!["14 July 2026, 18:30"],
+            EmailTemplate::Waitlisted => vec!["7"],
+            EmailTemplate::PaymentReceived => vec!["INR 5900.00", "UTR-1"],
+            EmailTemplate::PaymentApproved => vec!["INR 5900.00", "UTR-1", "IN-1"],
+            EmailTemplate::PaymentRejected => vec!["UTR-1", "not_received"],
+            EmailTemplate::NewSignIn => vec!["192.0.2.1"],
+            EmailTemplate::DuplicateReference => vec!["UTR-1"],
+            _ => vec![],
+        };
+        for template in EmailTemplate::ALL {
+            let content = templates().render(template, &mail, None).expect("rendered");
+            let without_course = [
+                EmailTemplate::MagicLink,
+                EmailTemplate::PasswordReset,
+                EmailTemplate::NewSignIn,
+                EmailTemplate::DuplicateReference,
+            ];
+            let course = (!without_course.contains(&template)).then_some("Rust");
+            for said in about(template).into_iter().chain(course) {
+                assert!(content.text.contains(said), "{template:?} lacks {said}: {}", content.text);
+                assert!(content.html.contains(said), "{template:?} lacks {said}: {}", content.html);
+            }
+            assert!(content.html.contains("Asha Rao") || template == EmailTemplate::DuplicateReference, "{template:?}");
+        }
+        let approved = templates().subject(EmailTemplate::PaymentApproved, &mail).expect("rendered");
+        assert_eq!(approved, "Your payment for Rust (Evenings) was approved: invoice IN-1");
     }
 
     #[test]

@@ -96,9 +96,7 @@ async fn probe(context: &Context, channel: &Channel) -> Result<u32, Stop> {
         .await
         .map_err(|_| Stop::Lost("the broker does not answer on the channel".into()))?
         .map_err(|error| Stop::Lost(error.to_string()))?;
-    let ready = queue.message_count();
-    metrics::gauge!("queue_deliveries_ready", "queue" => context.queue.clone()).set(f64::from(ready));
-    Ok(ready)
+    Ok(queue.message_count())
 }
 
 fn add(context: &Context, batch: &mut Batch, delivery: Delivery) {

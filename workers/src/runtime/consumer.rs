@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collect::{Batch, Stop, next_batch},
+    depth::ArraySize,
     fate::Dues,
     finisher::{Finish, finish_all},
     health::{Health, State},
@@ -41,6 +42,7 @@ pub struct Context {
     pub(super) rows_max: usize,
     pub(super) deliveries_max: usize,
     pub(super) prefetch: u16,
+    pub(super) array_size: ArraySize,
     pub(super) settings: config::Runtime,
     pub(super) database: PgPool,
     pub(super) publisher: Publisher,
@@ -186,6 +188,7 @@ async fn serve(
         context.health.set(&context.consumer, State::Busy);
         let last_tag = batch.last_tag;
         metrics::histogram!("batch_events", "pool" => context.pool_name).record(batch.events.len() as f64);
+        context.array_size.learn(batch.events.len(), batch.deliveries);
         let started = Instant::now();
         let dues = match settler.settle(context, batch).await {
             Ok(dues) => dues,

@@ -12,7 +12,7 @@ use super::{
     failure::Failure,
     fate::Fate,
     handler::{Claim, Delivery, Effect, Parent},
-    handler_settler::{Settle, Typed, complete, is_fresh, known, panic_text, stored, type_all},
+    handler_settler::{Settle, Typed, committed, complete, is_fresh, known, panic_text, type_all},
     inbox::{NewRows, SettledRow},
     raw_event::RawEvent,
 };
@@ -185,12 +185,9 @@ impl<E: Effect> EffectSettler<E> {
         delivery: &Delivery<E::Command>,
         row: Option<&SettledRow>,
     ) -> Result<Fate, Failure> {
-        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
-        else {
-            return Ok(Fate::Duplicate { follow_ups: Vec::new() });
-        };
-        let outcome = stored::<E::Result, E::Memo>(row.outcome.clone())?;
-        Ok(Fate::Duplicate { follow_ups: self.follow_ups(context, event, delivery, &outcome) })
+        let outcome = committed::<E::Result, E::Memo>(event, row)?;
+        let follow_ups = outcome.map(|outcome| self.follow_ups(context, event, delivery, &outcome));
+        Ok(Fate::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
     }
 
     fn follow_ups(

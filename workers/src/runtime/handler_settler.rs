@@ -4,7 +4,6 @@ use std::{collections::HashMap, collections::HashSet, ops::Range, panic::AssertU
 
 use contracts::{Command, Outcome};
 use futures::{FutureExt, future::BoxFuture};
-use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -149,13 +148,9 @@ impl<H: Handler> HandlerSettler<H> {
         delivery: &Delivery<H::Command>,
         row: Option<&SettledRow>,
     ) -> Result<Fate, Failure> {
-        let Some(row) = row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
-        else {
-            // Another payload under the same id, or given up: what follows is not this event's to say.
-            return Ok(Fate::Duplicate { follow_ups: Vec::new() });
-        };
-        let outcome = stored::<H::Result, H::Memo>(row.outcome.clone())?;
-        Ok(Fate::Duplicate { follow_ups: self.follow_ups(context, event, delivery, &outcome) })
+        let outcome = committed::<H::Result, H::Memo>(event, row)?;
+        let follow_ups = outcome.map(|outcome| self.follow_ups(context, event, delivery, &outcome));
+        Ok(Fate::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
     }
 
     fn follow_ups(
@@ -232,13 +227,16 @@ fn fresh<C: Clone>(
     (indexes.iter().map(|index| deliveries[*index].clone()).collect(), indexes)
 }
 
-/// An outcome read back from its row.
-pub(super) fn stored<R, M>(outcome: Value) -> Result<Outcome<R, M>, Failure>
+/// The outcome that was committed for this event; none where the row is of another payload under the same id, or given
+/// up: what follows is then not this event's to say.
+pub(super) fn committed<R, M>(event: &RawEvent, row: Option<&SettledRow>) -> Result<Option<Outcome<R, M>>, Failure>
 where
     R: serde::de::DeserializeOwned,
     M: serde::de::DeserializeOwned + Default,
 {
-    serde_json::from_value(outcome).map_err(Failure::poison)
+    row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
+        .map(|row| serde_json::from_value(row.outcome.clone()).map_err(Failure::poison))
+        .transpose()
 }
 
 /// What a panic said.

@@ -12,6 +12,7 @@
 mod collect;
 mod consumer;
 mod dead;
+mod depth;
 mod division;
 mod effect_settler;
 pub mod failure;

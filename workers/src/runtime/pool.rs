@@ -17,6 +17,7 @@ use super::{
     collect::Batch,
     consumer::{Context, Interrupted, Settler, consume, queue_name},
     dead::DeadSettler,
+    depth::{ArraySize, watch},
     fate::{Dues, Fate},
     health::{Health, State},
     raw_event::{RawEvent, Undecodable},
@@ -51,18 +52,22 @@ pub struct Pools {
 pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let pool_settler: Arc<dyn Settler> = Arc::new(PoolSettler);
+    let mut sizes = Vec::new();
     for queue in &pools.queues {
+        let size = ArraySize::new();
+        sizes.push((queue.name().to_owned(), size.clone()));
         for number in 0..pools.settings.consumers {
-            let context = pools.context(*queue, number, false, &stop);
+            let context = pools.context(*queue, number, false, size.clone(), &stop);
             tasks.spawn(consume(context, pools.amqp.clone(), Arc::clone(&pool_settler)));
         }
-        let context = pools.context(*queue, 0, true, &stop);
+        let context = pools.context(*queue, 0, true, ArraySize::new(), &stop);
         tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(QuarantineSettler(*queue))));
     }
     if pools.dead_letters {
         let context = pools.dead_context(&stop);
         tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(DeadSettler)));
     }
+    tasks.spawn(watch(pools.amqp.clone(), sizes, pools.database.clone(), stop.clone()));
     pools.health.started();
     let mut panicked = None;
     while let Some(ended) = tasks.join_next().await {
@@ -76,7 +81,14 @@ pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 impl Pools {
-    fn context(&self, queue: Queue, number: u32, quarantine: bool, stop: &CancellationToken) -> Context {
+    fn context(
+        &self,
+        queue: Queue,
+        number: u32,
+        quarantine: bool,
+        array_size: ArraySize,
+        stop: &CancellationToken,
+    ) -> Context {
         let queue_name = queue_name(queue, quarantine);
         let consumer = format!("{queue_name}-{number}-{}", std::process::id());
         self.health.set(&consumer, State::BrokerAway);
@@ -88,6 +100,7 @@ impl Pools {
             rows_max: if quarantine { 1 } else { self.settings.batch_max },
             deliveries_max: if quarantine { 1 } else { usize::MAX },
             prefetch: if quarantine { 1 } else { self.settings.prefetch },
+            array_size,
             settings: self.settings.clone(),
             database: self.database.clone(),
             publisher: self.publisher.clone(),
@@ -108,6 +121,7 @@ impl Pools {
             rows_max: self.settings.batch_max,
             deliveries_max: usize::MAX,
             prefetch: self.settings.prefetch,
+            array_size: ArraySize::new(),
             settings: self.settings.clone(),
             database: self.database.clone(),
             publisher: self.publisher.clone(),
