@@ -17,6 +17,8 @@ use uuid::Uuid;
 use crate::{broker::Vhost, database, environment, eventually::within};
 
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+const DROP_LIMIT: Duration = Duration::from_secs(10);
+/// How long every queue must have been empty under live consumers.
 const QUIET: Duration = Duration::from_millis(1_500);
 /// Postgres cuts names at 63 bytes, silently.
 const NAME_CHARS_MAX: usize = 32;
@@ -184,7 +186,9 @@ impl Sandbox {
             connection.close(200, "done".into()).await.ok();
         }
         Vhost::discard(&self.vhost).await.expect("the vhost is ours to delete");
-        database::discard(&self.vhost).await.expect("the database is ours to drop");
+        // Refused while one of Postgres's own workers, such as autovacuum, is in there.
+        let dropped = within(DROP_LIMIT, || async { database::discard(&self.vhost).await.is_ok() });
+        assert!(dropped.await.is_some(), "the database {} is ours to drop", self.vhost);
     }
 
     /// Whether any work queue has a consumer.
