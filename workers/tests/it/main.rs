@@ -11,6 +11,7 @@ mod liveness;
 mod notifications;
 mod payments;
 mod poison;
+mod privileges;
 mod registrations;
 mod smtp_faults;
 mod statements;
