@@ -24,7 +24,9 @@ async function signIn() {
     headers: { Authorization: `Bearer ${signedIn.access_token}` },
   });
   const operation = await answer.json();
-  if (operation.state === 'succeeded') say('Your registration is confirmed', 'The seat is kept until the deadline in the mail.');
+  const waits = operation.result && operation.result.status === 'waitlisted';
+  const next = waits ? 'You keep your place on the waitlist; a mail tells when a seat is free.' : 'The next steps stand in the mail.';
+  if (operation.state === 'succeeded') say('Your registration is confirmed', next);
   else if (operation.state === 'pending') say('You are signed in', 'The confirmation is on its way.');
   else say('You are signed in', (operation.problem && operation.problem.title) || 'The registration could not be confirmed.');
 }

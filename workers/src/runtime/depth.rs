@@ -60,6 +60,7 @@ async fn show(
 ) -> Result<(), String> {
     let connection = open(amqp).await.map_err(|error| error.to_string())?;
     let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
+    topology::declare(&channel).await.map_err(|error| error.to_string())?;
     while !stop.is_cancelled() {
         metrics::gauge!("database_connections", "state" => "open").set(f64::from(database.size()));
         metrics::gauge!("database_connections", "state" => "idle").set(database.num_idle() as f64);
