@@ -19,7 +19,7 @@ use crate::{broker::Vhost, database, environment, eventually::within};
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const DROP_LIMIT: Duration = Duration::from_secs(10);
 /// How long every queue must have been empty under live consumers.
-const QUIET: Duration = Duration::from_millis(1_500);
+const QUIET: Duration = Duration::from_millis(3_000);
 /// Postgres cuts names at 63 bytes, silently.
 const NAME_CHARS_MAX: usize = 32;
 

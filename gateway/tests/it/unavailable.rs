@@ -224,8 +224,17 @@ async fn every_process_restarted_under_load_loses_no_accepted_work() {
     let (accepted, ()) = tokio::join!(load, restarts);
     let here = accepted.iter().filter(|(_, _, here)| *here).count();
     assert!((50..PAYMENTS).contains(&here), "the restart was felt: {here} were served before");
+    let expected = i64::try_from(PAYMENTS).expect("fits");
+    eventually("every mail is sent", Duration::from_secs(60), || async {
+        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM email_logs WHERE status = 'sent'")
+            .fetch_one(&sandbox.db)
+            .await
+            .expect("mails can be counted");
+        sent == expected
+    })
+    .await;
     sandbox.assert_drained().await;
-    assert_eq!(payments_of(&sandbox).await, i64::try_from(PAYMENTS).expect("fits"));
+    assert_eq!(payments_of(&sandbox).await, expected);
     for (operation, token, _) in &accepted {
         let operation =
             answer(staying.get(&format!("/v1/operations/{operation}")).bearer_auth(token)).await.expect(200);
