@@ -118,6 +118,24 @@ async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
     sandbox.close().await;
 }
 
+/// A seat can be free while people wait: an admin has raised the capacity. It is theirs, not the newcomer's.
+#[tokio::test]
+async fn nobody_overtakes_those_who_wait() {
+    let sandbox = Sandbox::new("overtaking").await;
+    let batch = NewBatch::of(1).waitlist(3).insert(&sandbox.db).await;
+    let asked = [by_visitor(batch.id, "seated@example.org"), by_visitor(batch.id, "waits@example.org")];
+    let first = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
+    sqlx::query("UPDATE batches SET capacity = 2 WHERE id = $1").bind(batch.id).execute(&sandbox.db).await.unwrap();
+    let late = [by_visitor(batch.id, "late@example.org")];
+    let late = settle(&sandbox.db, &SubmitRegistrationHandler, &late).await;
+    let (_, seated, waiting) = ledger(&sandbox.db, batch.id).await;
+    let late = done(&late[0]).registration_id;
+    assert!(!seated.contains(&late), "whoever came last has a seat while somebody waits");
+    assert_eq!(seated[..1], [done(&first[0]).registration_id]);
+    assert_eq!(waiting.last().map(|(id, _)| *id), Some(late));
+    sandbox.close().await;
+}
+
 #[tokio::test]
 async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_seat() {
     let sandbox = Sandbox::new("visitor_twice").await;
