@@ -4,10 +4,10 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down demo logs test check load-smoke audit prepare clean-data
+.PHONY: help up down demo logs test check load-smoke load-spike load-soak load-stampede bench audit prepare clean-data
 
 help:        ## list the targets
-	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 up:          ## install, build and start everything, then play a student's way
 	@deploy/local/up
@@ -31,7 +31,22 @@ check:       ## format, lints, queries against the migrations, shell scripts
 
 load-smoke:  ## a short k6 load with duplicates on the running system, then count its effects
 	@deploy/local/install k6
-	@K6="$$(deploy/local/install k6-path)" loadtest/smoke
+	@loadtest/play smoke
+
+load-spike:  ## the day a batch opens, by k6 (VUS=500; the header of loadtest/play names the settings), then count
+	@deploy/local/install k6
+	@loadtest/play spike
+
+load-soak:   ## a steady load by k6 for five minutes (RATE, DURATION_SECONDS); nothing may grow; then count
+	@deploy/local/install k6
+	@loadtest/play soak
+
+load-stampede: ## everybody wants one batch at once, by k6 (VUS=500), then count
+	@deploy/local/install k6
+	@loadtest/play stampede
+
+bench:       ## measure it: release builds, services of their own (ARGS='payments --connections 64'; ARGS=--help)
+	@loadtest/bench/run $(ARGS)
 
 audit:       ## licences, bans and sources of the dependencies (cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

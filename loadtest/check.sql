@@ -1,5 +1,7 @@
--- What must hold once everything is settled: one row a rule, with how many rows break it. `answered` holds the
--- operations that clients were answered 202 for; it is empty where loadtest/check was given no log.
+-- What must hold once everything is settled: one row a rule, with how many rows break it. Three tables hold what
+-- clients saw: `answered` the operations that were answered 202, `told` what a client was told became of one,
+-- `refused` the bank references of requests that were a 4xx. They are empty where loadtest/check was given no log.
+-- `mailed` is the mailbox of the development mail server, empty unless it was asked for.
 
 WITH seats AS (
     SELECT batch_id,
@@ -16,6 +18,24 @@ WITH seats AS (
     SELECT invoice_series.id, next_seq, count(seq) AS issued, coalesce(max(seq), 0) AS last
       FROM invoice_series LEFT JOIN invoices ON series_id = invoice_series.id
      GROUP BY invoice_series.id
+), queues AS (
+    SELECT batch_id, count(*) AS places, count(DISTINCT waitlist_seq) AS numbers, max(waitlist_seq) AS last
+      FROM student_registrations
+     WHERE waitlist_seq IS NOT NULL
+     GROUP BY batch_id
+), effects AS (
+    SELECT operation_id FROM payments
+    UNION ALL
+    SELECT operation_id FROM student_registrations
+    UNION ALL
+    SELECT operation_id FROM invoices WHERE kind = 'invoice'
+), settled AS (
+    -- A visitor who is registered already is told the same as a new one, and nothing comes of it.
+    SELECT operations.kind, state, coalesce(outcome #>> '{memo,repeated}' = 'true', false) AS decoy,
+           count(effects.operation_id) AS effects
+      FROM operations LEFT JOIN effects ON operation_id = id
+     WHERE operations.kind IN ('payment.submit.v1', 'registration.submit.v1', 'invoice.issue.v1')
+     GROUP BY id
 )
 SELECT 'no batch over its capacity' AS rule,
        (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id
@@ -31,6 +51,10 @@ SELECT 'nobody waits while a seat is free',
        (SELECT count(*) FROM batches JOIN seats ON batch_id = batches.id
          WHERE taken < capacity AND waiting > 0 AND status = 'open')
 UNION ALL
+SELECT 'waitlist numbers are contiguous',
+       (SELECT count(*) FROM batches LEFT JOIN queues ON batch_id = batches.id
+         WHERE coalesce(places, 0) <> coalesce(last, 0) OR numbers <> places OR next_waitlist_seq <> coalesce(last, 0) + 1)
+UNION ALL
 SELECT 'one active registration a student and batch',
        (SELECT count(*) FROM (SELECT FROM student_registrations
                                WHERE status NOT IN ('expired', 'cancelled', 'rejected')
@@ -44,6 +68,12 @@ SELECT 'every confirmed registration is enrolled',
          WHERE status = 'confirmed'
            AND NOT EXISTS (SELECT FROM enrollments AS e WHERE e.student_id = r.student_id AND e.batch_id = r.batch_id))
 UNION ALL
+SELECT 'everybody enrolled has a confirmed registration',
+       (SELECT count(*) FROM enrollments AS e
+         WHERE status IN ('active', 'suspended')
+           AND NOT EXISTS (SELECT FROM student_registrations AS r
+                            WHERE r.student_id = e.student_id AND r.batch_id = e.batch_id AND r.status = 'confirmed'))
+UNION ALL
 SELECT 'no live reference twice',
        (SELECT count(*) FROM (SELECT FROM payments WHERE status NOT IN ('rejected', 'cancelled')
                                GROUP BY transaction_ref HAVING count(*) > 1) AS doubled)
@@ -56,6 +86,9 @@ SELECT 'one invoice an approved payment',
        (SELECT count(*) FROM payments AS p
          WHERE (SELECT count(*) FROM invoices WHERE payment_id = p.id AND kind = 'invoice')
                <> CASE WHEN status IN ('approved', 'refund_pending', 'refunded') THEN 1 ELSE 0 END)
+UNION ALL
+SELECT 'an invoice is over what was paid',
+       (SELECT count(*) FROM invoices AS i JOIN payments AS p ON p.id = payment_id WHERE kind = 'invoice' AND total <> amount)
 UNION ALL
 SELECT 'invoice numbers are contiguous',
        (SELECT count(*) FROM series WHERE issued <> last OR next_seq <> last + 1)
@@ -73,14 +106,51 @@ SELECT 'one mail a dedupe key',
 UNION ALL
 SELECT 'every mail is sent', (SELECT count(*) FROM email_logs WHERE status NOT IN ('sent', 'suppressed'))
 UNION ALL
+SELECT 'nobody got a mail twice',
+       (SELECT count(*) FROM (SELECT FROM mailed GROUP BY message_id HAVING count(*) > 1) AS doubled)
+UNION ALL
+SELECT 'every sent mail has arrived',
+       -- The mailbox may have been emptied since the first mails.
+       (SELECT count(*) FROM email_logs
+         WHERE status = 'sent' AND sent_at > (SELECT min(received_at) + interval '1 second' FROM mailed)
+           AND NOT EXISTS (SELECT FROM mailed WHERE mailed.message_id = trim(email_logs.message_id, '<>')))
+UNION ALL
+SELECT 'every registration has its mail',
+       (SELECT count(*) FROM student_registrations AS r JOIN operations AS o ON o.id = r.operation_id
+         WHERE o.kind = 'registration.submit.v1'
+           AND NOT EXISTS (SELECT FROM email_logs
+                            WHERE dedupe_key IN ('seat_held:' || r.id, 'waitlisted:' || r.id, 'registration_received:' || r.id)))
+UNION ALL
+SELECT 'every payment has its mail',
+       (SELECT count(*) FROM payments AS p JOIN operations AS o ON o.id = p.operation_id
+         WHERE NOT EXISTS (SELECT FROM email_logs WHERE dedupe_key = 'payment_received:' || p.id))
+UNION ALL
 SELECT 'every approved payment has its mail',
        (SELECT count(*) FROM payments AS p JOIN invoices AS i ON i.payment_id = p.id AND i.kind = 'invoice'
-         WHERE NOT EXISTS (SELECT FROM email_logs WHERE template = 'payment_approved' AND user_id = p.student_id))
+         WHERE NOT EXISTS (SELECT FROM email_logs WHERE dedupe_key = 'payment_approved:' || p.id))
+UNION ALL
+SELECT 'every payment has its notification, once',
+       (SELECT count(*) FROM payments AS p JOIN operations AS o ON o.id = p.operation_id
+         WHERE (SELECT count(*) FROM notifications
+                 WHERE user_id = p.student_id AND dedupe_key = 'payment_received:' || p.id) <> 1)
+UNION ALL
+SELECT 'a success has one effect',
+       (SELECT count(*) FROM settled WHERE state = 'succeeded' AND NOT decoy AND effects <> 1)
+UNION ALL
+SELECT 'anything but a success has none',
+       (SELECT count(*) FROM settled WHERE (state <> 'succeeded' OR decoy) AND effects > 0)
 UNION ALL
 SELECT 'every answered operation is settled',
        (SELECT count(*) FROM answered LEFT JOIN operations USING (id) WHERE operations.id IS NULL)
 UNION ALL
 SELECT 'no answered operation failed',
        (SELECT count(*) FROM answered JOIN operations USING (id) WHERE state = 'failed')
+UNION ALL
+SELECT 'clients were told what is settled',
+       (SELECT count(*) FROM told LEFT JOIN operations USING (id) WHERE told.state IS DISTINCT FROM operations.state)
+UNION ALL
+SELECT 'nothing came of what was refused',
+       (SELECT count(*) FROM refused JOIN payments
+            ON transaction_ref = upper(regexp_replace(reference, '[[:space:][:punct:]]', '', 'g')))
 UNION ALL
 SELECT 'no dead letter is parked', (SELECT count(*) FROM dead_letters WHERE state = 'parked');

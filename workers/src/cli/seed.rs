@@ -43,6 +43,14 @@ pub struct Args {
     /// The seats of each batch of `--load` in all, to have them run out.
     #[arg(long, requires = "load", value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
     pub seats: Option<i32>,
+
+    /// The places on the waitlist of each batch of `--load`.
+    #[arg(long, value_name = "PLACES", default_value_t = 1_000, requires = "load", value_parser = clap::value_parser!(i32).range(0..=1_000_000))]
+    pub waitlist: i32,
+
+    /// Leave the students of `--load` without a seat, for them to ask for one.
+    #[arg(long, requires = "load")]
+    pub unseated: bool,
 }
 
 struct SampleUser {
@@ -112,7 +120,13 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         return demo_batch::run(&database, code).await;
     }
     if let Some(students) = args.load {
-        let wish = load::Wish { students, batches: args.batches, seats: args.seats };
+        let wish = load::Wish {
+            students,
+            batches: args.batches,
+            seats: args.seats,
+            waitlist: args.waitlist,
+            seated: !args.unseated,
+        };
         return load::run(&database, &wish).await;
     }
     println!("The sample institute is there. Who can sign in:");

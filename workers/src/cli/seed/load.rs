@@ -1,11 +1,12 @@
-//! What a load test starts from: wide batches, and students whose seats are held, so that payments can begin at once.
-//! The counters of the batches are kept as the platform keeps them, so that the checker may count them.
+//! What a load test starts from: open batches, and students whose seats are held, so that payments can begin at once,
+//! or who have yet to ask for one. The batches' counters are kept as the platform keeps them, so that the checker may
+//! count them.
 
 use anyhow::ensure;
 use contracts::ids;
 use rust_decimal::Decimal;
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{BASE_FEE, RUST_COURSE, TAX_RATE};
@@ -18,12 +19,17 @@ pub(super) struct Wish {
     pub students: i32,
     pub batches: i32,
     pub seats: Option<i32>,
+    pub waitlist: i32,
+    /// Whether the students have their seats already.
+    pub seated: bool,
 }
 
 #[derive(Clone, Serialize)]
 struct Student {
     student_id: Uuid,
-    registration_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_id: Option<Uuid>,
+    /// Where the seat is; without one, only a way to print every batch.
     batch_id: Uuid,
     email: String,
     amount_due: Decimal,
@@ -34,10 +40,13 @@ struct Student {
 pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
     let students_each = (wish.students - 1) / wish.batches + 1;
     let seats = wish.seats.unwrap_or(students_each * 2);
-    ensure!(seats >= students_each, "--seats {seats} is too few for the {students_each} students of each batch");
+    ensure!(
+        !wish.seated || seats >= students_each,
+        "--seats {seats} is too few for the {students_each} students of each batch"
+    );
     let currency =
         sqlx::query_scalar!("SELECT currency FROM courses WHERE id = $1", RUST_COURSE).fetch_one(database).await?;
-    let batches = batches(database, wish.batches, seats).await?;
+    let batches = batches(database, wish.batches, seats, wish.waitlist).await?;
     let amount_due = BASE_FEE + BASE_FEE * TAX_RATE / Decimal::ONE_HUNDRED;
     let students: Vec<Student> = batches
         .iter()
@@ -47,7 +56,7 @@ pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
             let student_id = ids::new_id();
             Student {
                 student_id,
-                registration_id: ids::new_id(),
+                registration_id: wish.seated.then(ids::new_id),
                 batch_id: *batch_id,
                 email: format!("student-{}@load.example.org", student_id.simple()),
                 amount_due: amount_due.round_dp(2),
@@ -56,20 +65,20 @@ pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
         })
         .collect();
     for chunk in students.chunks(CHUNK) {
-        hold_seats(database, chunk).await?;
+        write(database, chunk, wish.seated).await?;
     }
     let lines = students.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
     Ok(())
 }
 
-async fn batches(database: &PgPool, count: i32, seats: i32) -> sqlx::Result<Vec<Uuid>> {
+async fn batches(database: &PgPool, count: i32, seats: i32, waitlist: i32) -> sqlx::Result<Vec<Uuid>> {
     let batches: Vec<Uuid> = (0..count).map(|_| ids::new_id()).collect();
     sqlx::query!(
         r#"
         INSERT INTO batches (id, course_id, code, name, mode, capacity, waitlist_capacity, start_date, end_date, opens_at,
                              closes_at, confirm_minutes, hold_minutes, fee, status)
-        SELECT id, $2, 'LOAD-' || id, 'Load test', 'online', $3, 1000, current_date + 30, current_date + 120,
+        SELECT id, $2, 'LOAD-' || id, 'Load test', 'online', $3, $5, current_date + 30, current_date + 120,
                now() - interval '1 minute', now() + interval '7 days', 60, 1440, $4, 'open'
           FROM UNNEST($1::uuid[]) AS wanted (id)
         "#,
@@ -77,17 +86,23 @@ async fn batches(database: &PgPool, count: i32, seats: i32) -> sqlx::Result<Vec<
         RUST_COURSE,
         seats,
         BASE_FEE,
+        waitlist,
     )
     .execute(database)
     .await?;
     Ok(batches)
 }
 
-async fn hold_seats(database: &PgPool, students: &[Student]) -> sqlx::Result<()> {
-    let operations: Vec<Uuid> = students.iter().map(|_| ids::new_id()).collect();
-    let student_ids: Vec<Uuid> = students.iter().map(|student| student.student_id).collect();
-    let emails: Vec<String> = students.iter().map(|student| student.email.clone()).collect();
+async fn write(database: &PgPool, students: &[Student], seated: bool) -> sqlx::Result<()> {
     let mut tx = database.begin().await?;
+    make_accounts(&mut tx, students).await?;
+    if seated {
+        hold_seats(&mut tx, students).await?;
+    }
+    tx.commit().await
+}
+
+async fn make_accounts(tx: &mut PgConnection, students: &[Student]) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         WITH created AS (
@@ -99,11 +114,15 @@ async fn hold_seats(database: &PgPool, students: &[Student]) -> sqlx::Result<()>
         INSERT INTO user_profiles (id, user_id, full_name)
         SELECT id, id, 'Load Test' FROM created
         "#,
-        &student_ids,
-        &emails,
+        &students.iter().map(|student| student.student_id).collect::<Vec<_>>(),
+        &students.iter().map(|student| student.email.clone()).collect::<Vec<_>>(),
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
+    Ok(())
+}
+
+async fn hold_seats(tx: &mut PgConnection, students: &[Student]) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         WITH held AS (
@@ -119,16 +138,16 @@ async fn hold_seats(database: &PgPool, students: &[Student]) -> sqlx::Result<()>
           FROM (SELECT batch_id, count(*)::int AS seats FROM held GROUP BY batch_id) AS taken
          WHERE batches.id = taken.batch_id
         "#,
-        &students.iter().map(|student| student.registration_id).collect::<Vec<_>>(),
-        &student_ids,
+        &students.iter().filter_map(|student| student.registration_id).collect::<Vec<_>>(),
+        &students.iter().map(|student| student.student_id).collect::<Vec<_>>(),
         &students.iter().map(|student| student.batch_id).collect::<Vec<_>>(),
-        &operations,
+        &students.iter().map(|_| ids::new_id()).collect::<Vec<_>>(),
         BASE_FEE,
         TAX_RATE,
         students[0].amount_due,
         students[0].currency,
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    tx.commit().await
+    Ok(())
 }

@@ -1,0 +1,65 @@
+// A moderate load for a long time: RATE (50) requests a second come in however fast they are answered. Half of them
+// look at seats, a quarter register, a quarter pay; accountants approve all the while. What must not grow is watched
+// by loadtest/play.
+//
+// Settings beside those of lib/: RATE, DURATION_SECONDS (300). STUDENTS have seats: as many as there will be payments.
+import exec from 'k6/execution';
+import { check } from 'k6';
+import { countFromZero, read, share, thresholds } from './lib/client.js';
+import { anyBatch, askForSeat, learnOfSeat, outcomes, students, visitor } from './lib/people.js';
+import { approvePayments, awaitInvoice, pay, played } from './lib/payments.js';
+
+const rate = Number(__ENV.RATE || 50);
+const seconds = Number(__ENV.DURATION_SECONDS || 300);
+const duration = `${seconds}s`;
+// Somebody who waits for a result holds a VU; a tenth of the clients do.
+const room = { preAllocatedVUs: rate, maxVUs: rate * 10, timeUnit: '1s', duration, gracefulStop: '150s' };
+
+export const options = {
+  scenarios: {
+    reads: { executor: 'constant-arrival-rate', exec: 'look', rate: Math.ceil(rate / 2), ...room },
+    registrations: { executor: 'constant-arrival-rate', exec: 'register', rate: Math.ceil(rate / 4), ...room },
+    payments: { executor: 'constant-arrival-rate', exec: 'payForSeat', rate: Math.ceil(rate / 4), ...room },
+    accountants: { executor: 'per-vu-iterations', exec: 'accountant', vus: 2, iterations: 1, maxDuration: '24h' },
+  },
+  summaryTrendStats: ['med', 'p(95)', 'p(99)', 'max'],
+  thresholds: {
+    ...thresholds,
+    dropped_iterations: ['count==0'],
+    'iterations{scenario:reads}': [`count>=${Math.floor((rate / 2) * seconds * 0.95)}`],
+    'iterations{scenario:registrations}': [`count>=${Math.floor((rate / 4) * seconds * 0.95)}`],
+    'iterations{scenario:payments}': [`count>=${Math.floor((rate / 4) * seconds * 0.95)}`],
+    payments_made: ['count>0'],
+    approvals_sent: ['count>0'],
+  },
+};
+
+export function setup() {
+  countFromZero(...Object.values(outcomes), ...Object.values(played));
+}
+
+export function look() {
+  const name = 'GET /v1/batches/{id}/availability';
+  const seats = read(`/v1/batches/${anyBatch()}/availability`, { name });
+  check(seats, { 'the seats left are a number that can be': (r) => r && r.json('seats_left') >= 0 });
+}
+
+// Visitors all: the students have their seats.
+export function register() {
+  const who = visitor(exec.scenario.iterationInTest);
+  const operation = askForSeat(who, anyBatch());
+  if (share(0.1)) learnOfSeat(who, [operation]);
+}
+
+export function payForSeat() {
+  const n = exec.scenario.iterationInTest;
+  const student = students[n];
+  if (!student) return;
+  const token = student.tokens[0];
+  const paymentId = pay(n, token, student, { payers: students.length });
+  if (paymentId && share(0.05)) awaitInvoice(paymentId, token, 90);
+}
+
+export function accountant() {
+  approvePayments(exec.scenario.iterationInTest, exec.scenario.startTime + seconds * 1000, students.length);
+}
