@@ -47,6 +47,8 @@ pub struct Settings {
     pub secrets: Secrets,
     /// What a client may ask of one gateway.
     pub limits: Limits,
+    /// Telling clients live.
+    pub live: Live,
     /// Signing in.
     pub auth: AuthSettings,
     /// Which web pages may call.
@@ -144,7 +146,7 @@ pub struct Limits {
     pub backlog: u32,
     /// Requests being worked on; further ones are shed. Long polls count in `waiters_max` instead.
     pub requests_in_flight_max: usize,
-    /// Clients waiting for an operation to settle; further ones are answered at once.
+    /// Clients waiting for an operation to settle, and as many that listen to events; further ones are answered at once.
     pub waiters_max: usize,
     /// A JSON body.
     pub body_bytes: usize,
@@ -164,6 +166,18 @@ pub struct Limits {
     pub idempotency_keys: u64,
     /// For how long.
     pub idempotency_seconds: u64,
+}
+
+/// Telling clients live.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Live {
+    /// What a client waits for is read after this, if nobody tells of it, then after twice as long, and so on.
+    pub waiter_sweep_ms: u64,
+    /// How often it is read what a stream of events may have missed.
+    pub stream_sweep_ms: u64,
+    /// How often a stream says something.
+    pub heartbeat_ms: u64,
 }
 
 /// Which web pages may call.
@@ -269,6 +283,11 @@ impl Settings {
         );
         ensure(limits.drain_ms <= 25_000, "limits.drain_ms must be at most 25000: supervisors kill after 30 s");
         ensure(limits.header_bytes >= 8_192, "limits.header_bytes must be at least 8192");
+        let live = &self.live;
+        ensure(
+            live.waiter_sweep_ms >= 1 && live.stream_sweep_ms >= 1 && live.heartbeat_ms >= 1,
+            "live.*_ms must be at least 1",
+        );
         for (holds, message) in self.auth.relations() {
             ensure(holds, message);
         }

@@ -89,7 +89,12 @@ pub async fn accept<C: Command>(
         }
         let waiter = asked.wait.and_then(|_| app.waiters.register(id));
         metrics::counter!("gateway_replays_total", "kind" => C::KIND).increment(1);
-        let mut response = answer(app, &asked, held, waiter, before.operation.clone()).await;
+        // It may have been settled before, and then nobody tells of it again.
+        let settled = match &waiter {
+            Some(_) => app.reader.operation(id).await.ok().flatten(),
+            None => None,
+        };
+        let mut response = answer(&asked, held, settled, waiter, before.operation.clone()).await;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         return Ok(response);
     }
@@ -101,7 +106,7 @@ pub async fn accept<C: Command>(
     if asked.key.is_some() {
         app.recent_keys.insert(id, fingerprint, view.clone());
     }
-    Ok(answer(app, &asked, held, waiter, view).await)
+    Ok(answer(&asked, held, None, waiter, view).await)
 }
 
 /// Takes several commands in at once; all or, as far as the client knows, none: after a 503 the same request under the
@@ -168,17 +173,20 @@ fn accepted(app: &App, kind: &str, event: &NewEvent) -> OperationView {
     }
 }
 
-/// 200 with the settled operation where the client waits and it comes in time, else 202.
+/// 200 with the settled operation where the client waits and it comes in time, else 202. What was published just now is
+/// told live, also where it had been settled long before: no query until then.
 async fn answer(
-    app: &App,
     asked: &Asked,
     held: OperationId,
+    settled: Option<Settled>,
     waiter: Option<Waiter<'_>>,
     view: OperationView,
 ) -> Response {
-    if let (Some(wait), Some(waiter)) = (asked.wait, waiter)
-        && let Some(settled) = settled_in_time(app, asked, held.id, waiter, wait).await
-    {
+    let settled = match (settled, asked.wait, waiter) {
+        (None, Some(wait), Some(waiter)) => waiter.settled(wait).await,
+        (settled, ..) => settled,
+    };
+    if let Some(settled) = settled {
         let applied = HeaderValue::from_static("wait");
         return ([(HeaderName::from_static("preference-applied"), applied)], Json(settled.view(view.id, Some(held))))
             .into_response();
@@ -188,16 +196,6 @@ async fn answer(
     headers.insert(header::LOCATION, location);
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     (StatusCode::ACCEPTED, headers, Json(view)).into_response()
-}
-
-async fn settled_in_time(app: &App, asked: &Asked, id: Uuid, waiter: Waiter<'_>, wait: Duration) -> Option<Settled> {
-    // Under a key it may have been settled before, and then nobody tells of it again. The 202 stands if this read fails.
-    if asked.key.is_some()
-        && let Ok(Some(settled)) = Settled::read(&app.db, id).await
-    {
-        return Some(settled);
-    }
-    waiter.settled(wait).await
 }
 
 /// The refusal of a field that only the gateway's own knowledge condemns.

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod catalogue_reads;
 pub mod config;
 pub mod enrollments;
+pub mod events;
 pub mod gateway;
 pub mod health;
 pub mod idempotency;

@@ -61,6 +61,11 @@ fn describe() {
     describe_histogram!("gateway_confirm_seconds", "From publishing to the broker's confirm.");
     describe_gauge!("gateway_requests_in_flight", "Requests in hand; those that only wait not counted.");
     describe_gauge!("gateway_waiters", "Clients waiting for an operation to settle.");
+    describe_gauge!("gateway_live_connected", "1 where live messages are heard; without them sweeps tell, later.");
+    describe_gauge!("gateway_streams", "Clients listening to events.");
+    describe_counter!("gateway_waits_told_total", "Waits that ended with a result: woken by a live message, or swept.");
+    describe_counter!("gateway_events_total", "Events sent to those who listen, by event.");
+    describe_counter!("gateway_live_queries_total", "Queries for those who wait or listen, by what was read.");
     describe_gauge!("gateway_connections", "Open connections.");
     describe_gauge!("gateway_database_connections", "Connections of the pool.");
     describe_gauge!("gateway_ready", "1 where requests can be made safe.");

@@ -70,6 +70,7 @@ pub fn cors(settings: &Settings) -> CorsLayer {
             header::IF_NONE_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("prefer"),
+            HeaderName::from_static("last-event-id"),
             TRACEPARENT,
         ])
         .expose_headers([header::LOCATION, header::RETRY_AFTER, header::ETAG, REPLAYED, TRACEPARENT])

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use contracts::FieldError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     auth::Caller,
     json_body::Json,
+    live::Mark,
     page::{self, Page},
     problem_response::{ApiError, ApiResult},
     query::Query,
@@ -27,8 +29,8 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Something that the user was told.
-#[derive(Serialize, ToSchema)]
-struct Notification {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Notification {
     id: Uuid,
     /// A stable word: `payment_approved`, …
     #[serde(rename = "type")]
@@ -39,6 +41,54 @@ struct Notification {
     data: Value,
     read_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
+}
+
+impl Notification {
+    /// What each of these users was told after a mark: with the asker's number, in the order of time, at most so many
+    /// rows each.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn read_missed(
+        db: &PgPool,
+        asked: &[(usize, Uuid, Mark)],
+        rows_max: usize,
+    ) -> sqlx::Result<Vec<(usize, Self)>> {
+        let rows = sqlx::query!(
+            r#"SELECT asked.n AS "n!", missed.*
+               FROM   UNNEST($1::bigint[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS asked (n, user_id, time, id),
+                      LATERAL (SELECT   id, type AS notification_type, title, body, data, read_at, created_at
+                               FROM     notifications
+                               WHERE    user_id = asked.user_id AND (created_at, id) > (asked.time, asked.id)
+                               ORDER BY created_at, id
+                               LIMIT    $5) AS missed"#,
+            &asked.iter().map(|(n, ..)| *n as i64).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, user_id, _)| *user_id).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, _, (time, _))| *time).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, _, (_, id))| *id).collect::<Vec<_>>(),
+            rows_max as i64
+        )
+        .fetch_all(db)
+        .await?;
+        let notifications = rows.into_iter().map(|row| {
+            let notification = Notification {
+                id: row.id,
+                notification_type: row.notification_type,
+                title: row.title,
+                body: row.body,
+                data: row.data,
+                read_at: row.read_at,
+                created_at: row.created_at,
+            };
+            (row.n as usize, notification)
+        });
+        Ok(notifications.collect())
+    }
+
+    /// Its place among its user's.
+    pub fn mark(&self) -> Mark {
+        (self.created_at, self.id)
+    }
 }
 
 /// Which notifications.

@@ -26,13 +26,14 @@ use crate::state::App;
 /// Scripts and styles of the page's own origin alone; its start-up script and styles stand inline.
 const DOCS_CSP: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("auth", "Sign in, refresh, mailed links, sign out."),
     ("me", "The signed-in user."),
     ("catalogue", "Courses and batches, with their free seats."),
     ("registrations", "A claim on a seat. Commands: 202, and an operation tells what became of it."),
     ("payments", "Payments and their decisions. Commands."),
     ("operations", "What became of a command: poll, long-poll, or events."),
+    ("events", "What happens to the signed-in user, as it happens."),
     ("invoices", "Invoices, credit notes, PDFs."),
     ("enrollments", "Students in batches."),
     ("notifications", "What the user was told."),

@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use contracts::{Fingerprint, Principal, Problem, ProblemType, Role, ids::OperationId};
+use contracts::{
+    Fingerprint, Principal, Problem, ProblemType, Role,
+    ids::{OperationId, OperationIds},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -19,6 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, MaybeCaller},
+    live::Mark,
     page::{self, Page, PageQuery},
     problem_response::{ApiError, ApiResult},
     query::Query,
@@ -83,12 +87,46 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// One operation, if it is settled.
+    /// What was settled for each of these principals after a mark: with the asker's number, in the order of time, at most
+    /// so many rows each.
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub async fn read(db: &PgPool, id: Uuid) -> sqlx::Result<Option<Self>> {
-        Ok(Self::read_all(db, &[id]).await?.pop())
+    pub async fn read_missed(
+        db: &PgPool,
+        asked: &[(usize, &str, Mark)],
+        rows_max: usize,
+    ) -> sqlx::Result<Vec<(usize, Self)>> {
+        let rows = sqlx::query!(
+            r#"SELECT asked.n AS "n!", missed.*
+               FROM   UNNEST($1::bigint[], $2::text[], $3::timestamptz[], $4::uuid[]) AS asked (n, principal, time, id),
+                      LATERAL (SELECT   id, kind, principal, fingerprint, state, outcome, accepted_at, settled_at
+                               FROM     operations
+                               WHERE    principal = asked.principal AND (settled_at, id) > (asked.time, asked.id)
+                               ORDER BY settled_at, id
+                               LIMIT    $5) AS missed"#,
+            &asked.iter().map(|(n, ..)| *n as i64).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, principal, _)| (*principal).to_owned()).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, _, (time, _))| *time).collect::<Vec<_>>(),
+            &asked.iter().map(|(_, _, (_, id))| *id).collect::<Vec<_>>(),
+            rows_max as i64
+        )
+        .fetch_all(db)
+        .await?;
+        let settled = rows.into_iter().map(|row| {
+            let settled = Settled {
+                id: row.id,
+                kind: row.kind,
+                principal: row.principal,
+                fingerprint: row.fingerprint,
+                state: row.state,
+                outcome: row.outcome,
+                accepted_at: row.accepted_at,
+                settled_at: row.settled_at,
+            };
+            (row.n as usize, settled)
+        });
+        Ok(settled.collect())
     }
 
     /// Those that are settled, in any order.
@@ -129,6 +167,22 @@ impl Settled {
             links: Links { this: location(&text) },
             id: text,
         }
+    }
+
+    /// As its owner sees it who was not given an id.
+    pub fn listed(self, ids: &OperationIds) -> Option<OperationView> {
+        let text = ids.encode(self.id, &self.fingerprint()?);
+        Some(self.view(text, None))
+    }
+
+    /// The user who asked for it, where a user did.
+    pub fn owner(&self) -> Option<Uuid> {
+        self.principal.as_deref()?.parse::<Principal>().ok()?.user_id()
+    }
+
+    /// Its place among its owner's.
+    pub fn mark(&self) -> Mark {
+        (self.settled_at, self.id)
     }
 
     /// An anonymous request's id is the capability; a user's is that user's alone, and an admin's.
@@ -178,7 +232,7 @@ async fn show(
     }
     let wait = Duration::from_secs(query.wait.unwrap_or(0));
     let waiter = if wait.is_zero() { None } else { app.waiters.register(held.id) };
-    let mut settled = Settled::read(&app.db, held.id).await?;
+    let mut settled = app.reader.operation(held.id).await?;
     if let (None, Some(waiter)) = (&settled, waiter) {
         settled = waiter.settled(wait).await;
     }
@@ -215,12 +269,17 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Response> {
     let limit = page::limit(query.limit)?;
+    // Ids made from keys tell no time, so the cursor's row says where the page begins.
     let rows = sqlx::query_as!(
         Settled,
         "SELECT   id, kind, principal, fingerprint, state, outcome, accepted_at, settled_at
          FROM     operations
-         WHERE    principal = $1 AND ($2::uuid IS NULL OR id < $2)
-         ORDER BY id DESC
+         WHERE    principal = $1
+           AND    ($2::uuid IS NULL
+                   OR (settled_at, id) < (SELECT seen.settled_at, seen.id
+                                          FROM   operations AS seen
+                                          WHERE  seen.id = $2 AND seen.principal = $1))
+         ORDER BY settled_at DESC, id DESC
          LIMIT    $3",
         caller.principal().to_string(),
         query.cursor,
@@ -229,9 +288,6 @@ async fn list(
     .fetch_all(&app.db)
     .await?;
     let Page { items, next_cursor } = Page::of(rows, limit, |row| row.id);
-    let show = |row: Settled| {
-        let text = app.ids.encode(row.id, &row.fingerprint()?);
-        Some(row.view(text, None))
-    };
-    Ok(page::respond(&headers, &Page { items: items.into_iter().filter_map(show).collect(), next_cursor }))
+    let items = items.into_iter().filter_map(|row| row.listed(&app.ids)).collect();
+    Ok(page::respond(&headers, &Page { items, next_cursor }))
 }

@@ -2,7 +2,8 @@
 //! may idle. hyper has a single timer for both, so that a limit short enough for a client that dribbles would also cut
 //! browsers and load balancers off between two requests.
 //!
-//! Invariant: whatever the client does, a connection without a request in hand ends after the idle limit or the header's.
+//! Invariant: whatever the client does, a connection without a request in hand ends after the idle limit or the header's,
+//! and one with a request in hand when its client has taken nothing for the idle limit.
 
 use std::{
     io,
@@ -15,6 +16,11 @@ use std::{
     time::Duration,
 };
 
+use axum::{
+    body::{Body, HttpBody},
+    response::Response,
+};
+use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -43,6 +49,8 @@ pub struct Paced<T> {
     seen: u64,
     phase: Phase,
     limit: Pin<Box<Sleep>>,
+    /// Whether the client takes nothing of an answer in hand; the limit runs meanwhile.
+    is_stalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +61,35 @@ enum Phase {
     InHand,
 }
 
+/// A request in hand, until this is dropped.
+#[derive(Debug)]
+pub struct Held(InHand);
+
 impl InHand {
-    /// Notes that it is, until the future ends.
-    pub async fn during<F: Future>(self, work: F) -> F::Output {
+    /// Notes that there is one.
+    pub fn hold(self) -> Held {
         self.0.fetch_add(1, Ordering::Release);
-        let answer = work.await;
-        self.0.fetch_add(1, Ordering::Release);
-        answer
+        Held(self)
+    }
+}
+
+impl Held {
+    /// Until the answer is whole: a body of unknown length may take as long as it likes, an event stream hours.
+    pub fn until_whole(self, response: Response) -> Response {
+        if response.body().size_hint().exact().is_some() {
+            return response;
+        }
+        let hold = move |frame| {
+            let _until_dropped = &self;
+            frame
+        };
+        response.map(|body| Body::new(body.map_frame(hold)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -74,6 +104,7 @@ impl<T> Paced<T> {
             seen: 0,
             phase: Phase::Idle,
             limit: Box::pin(tokio::time::sleep(pace.idle)),
+            is_stalled: false,
         };
         (paced, in_hand)
     }
@@ -85,6 +116,20 @@ impl<T> Paced<T> {
             Phase::Header => self.limit.as_mut().reset(Instant::now() + self.pace.header),
             Phase::InHand => {}
         }
+    }
+
+    /// A client that takes nothing of its answer for as long as it may idle is gone, or might as well be.
+    fn written(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() || self.phase != Phase::InHand {
+            self.is_stalled = false;
+            return written;
+        }
+        if !self.is_stalled {
+            self.is_stalled = true;
+            self.limit.as_mut().reset(Instant::now() + self.pace.idle);
+        }
+        ready!(self.limit.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn observe(&mut self) {
@@ -117,7 +162,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -133,7 +180,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,8 +226,31 @@ mod tests {
         let (mut client, mut paced, in_hand) = connection();
         client.write_all(b"G").await.expect("room");
         paced.read_u8().await.expect("sent");
-        let work = in_hand.during(tokio::time::timeout(Duration::from_millis(1_300), paced.read_u8()));
-        assert!(work.await.is_err(), "still open");
+        let held = in_hand.hold();
+        assert!(tokio::time::timeout(Duration::from_millis(1_300), paced.read_u8()).await.is_err(), "still open");
+        let held = held.until_whole(Response::new(Body::from_stream(futures::stream::pending::<io::Result<&[u8]>>())));
+        assert!(tokio::time::timeout(Duration::from_millis(1_300), paced.read_u8()).await.is_err(), "not yet whole");
+        drop(held);
         assert!(timed_out_after(&mut paced).await >= Duration::from_millis(990));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_cut_off_and_who_takes_it_slowly_is_not() {
+        let (mut client, mut paced, in_hand) = connection();
+        client.write_all(b"G").await.expect("room");
+        let _held = in_hand.hold();
+        paced.read_u8().await.expect("sent");
+        let slowly = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                client.read_exact(&mut [0; 64]).await.expect("written");
+            }
+        };
+        let (written, ()) = tokio::join!(paced.write_all(&[0; 4 * 64]), slowly);
+        written.expect("each wait was short");
+        let asked = Instant::now();
+        let error = paced.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(asked.elapsed() >= Duration::from_millis(990));
     }
 }

@@ -62,7 +62,7 @@ mod tests {
     }
 
     fn caller(role: Role) -> Caller {
-        Caller { user_id: Uuid::max(), role, sid: Uuid::nil() }
+        Caller { user_id: Uuid::max(), role, sid: Uuid::nil(), expires_at: 0 }
     }
 
     #[test]

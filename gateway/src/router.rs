@@ -5,7 +5,7 @@ use contracts::ProblemType;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    auth, catalogue_reads, enrollments, health, invoices, mailed_link, me, middleware, notifications, openapi,
+    auth, catalogue_reads, enrollments, events, health, invoices, mailed_link, me, middleware, notifications, openapi,
     operations, payments, problem_response::ApiError, problems, registrations, state::App,
 };
 
@@ -21,6 +21,7 @@ pub fn api() -> OpenApiRouter<App> {
         .merge(enrollments::routes())
         .merge(notifications::routes())
         .merge(operations::routes())
+        .merge(events::routes())
         .merge(problems::routes())
         .merge(health::routes())
 }

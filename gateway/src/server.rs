@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
+use futures::TryFutureExt;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -23,6 +24,8 @@ use crate::{
 
 /// File descriptors besides the clients' connections: database, broker, files, listeners.
 const OWN_DESCRIPTORS: u64 = 512;
+/// What a connection buffers at most, each way; more than the largest header.
+const CONNECTION_BUFFER_BYTES: usize = 64 * 1024;
 /// How long to wait when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -80,7 +83,8 @@ pub async fn serve(
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            in_hand.clone().during(router.clone().oneshot(request))
+            let held = in_hand.clone().hold();
+            router.clone().oneshot(request).map_ok(|response| held.until_whole(response))
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -122,9 +126,11 @@ fn http_builder(limits: &Limits) -> http1::Builder {
     http.timer(TokioTimer::new())
         // `Paced` limits that, and knows a connection that idles from one that dribbles.
         .header_read_timeout(None)
+        // Also what is written ahead of a client that reads slowly.
+        .max_buf_size(CONNECTION_BUFFER_BYTES)
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes)
-        .half_close(false)
-        .pipeline_flush(true);
+        // No `pipeline_flush`: with it hyper buffers a streamed body without limit.
+        .half_close(false);
     http
 }

@@ -24,7 +24,7 @@ use crate::{
     catalogue::Catalogue,
     config::{Database, Redis, Settings},
     idempotency::RecentKeys,
-    live::Waiters,
+    live::{Reader, Streams, Waiters},
 };
 
 /// The state of the application; cheap to clone.
@@ -49,6 +49,10 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// Who waits for which operation.
     pub waiters: Waiters,
+    /// Who listens to events.
+    pub streams: Streams,
+    /// Reads what they all wait for.
+    pub reader: Reader,
     /// Recent idempotency keys.
     pub recent_keys: RecentKeys,
     /// Where files lie.
@@ -78,7 +82,13 @@ impl App {
             mail_tokens: MailTokens::new(settings.secrets.tokens.expose_secret().as_bytes()),
             auth: Arc::new(Auth::new(&settings.auth, &settings.secrets)?),
             catalogue: Catalogue::new(db.clone(), redis.clone(), Duration::from_millis(settings.redis.timeout_ms)),
-            waiters: Waiters::new(settings.limits.waiters_max, draining.clone()),
+            waiters: Waiters::new(
+                settings.limits.waiters_max,
+                Duration::from_millis(settings.live.waiter_sweep_ms),
+                draining.clone(),
+            ),
+            streams: Streams::new(settings.limits.waiters_max),
+            reader: Reader::start(db.clone()),
             recent_keys: RecentKeys::new(&settings.limits),
             store: store(&settings.files.url)?,
             places: Arc::new(Semaphore::new(settings.limits.requests_in_flight_max)),
@@ -92,6 +102,7 @@ impl App {
     /// Turns readiness red and sends those who wait away with what is known; requests are still served.
     pub fn drain(&self) {
         self.draining.cancel();
+        self.streams.close();
     }
 
     /// Whether the process is about to end.

@@ -1,5 +1,6 @@
-//! The live exchange: what was settled just now, for whoever waits, and which sessions were ended. Transient: a missed
-//! message costs a slow poll, never correctness.
+//! The live exchange: what was settled just now and who was told something, for whoever waits, and which sessions were
+//! ended. Ids and names only: a gateway reads the rows where somebody of its own wants them, and drops the rest without a
+//! query. Transient: a missed message costs a slow poll, never correctness.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::Role;
+
 use super::{AmqpSettings, Backoff, ConnectError, open, topology};
 
 /// What happened, one message a batch.
@@ -21,9 +24,25 @@ pub struct LiveMessage {
     /// What was settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<LiveOperation>,
+    /// Users with something new in their inbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notified: Vec<Uuid>,
+    /// Roles of which every active user has something new in the inbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notified_roles: Vec<Role>,
     /// Sessions that ended: their access tokens are void from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_sids: Vec<Uuid>,
+}
+
+impl LiveMessage {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+            && self.notified.is_empty()
+            && self.notified_roles.is_empty()
+            && self.revoked_sids.is_empty()
+    }
 }
 
 /// One settled operation.
@@ -31,7 +50,7 @@ pub struct LiveMessage {
 pub struct LiveOperation {
     /// `operations.id`.
     pub id: Uuid,
-    /// `succeeded`, `rejected` or `failed`.
+    /// `succeeded`, `rejected` or `failed`; `duplicate` where it had been settled before.
     pub state: String,
     /// Who asked, where a user did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +64,8 @@ pub enum LiveEvent {
     Message(LiveMessage),
     /// (Re)connected: what happened before this moment was not seen.
     Connected,
+    /// Nothing is heard until the next [`LiveEvent::Connected`].
+    Disconnected,
 }
 
 /// Listens for ever on an exclusive queue of its own, through reconnects. The task ends when the receiver is dropped.
@@ -58,6 +79,7 @@ pub fn subscribe(settings: AmqpSettings) -> mpsc::Receiver<LiveEvent> {
                     backoff = Backoff::new(Duration::from_secs(2));
                     forward(consumer, &events).await;
                     tracing::warn!("the live connection broke");
+                    let _ = events.send(LiveEvent::Disconnected).await;
                 }
                 Err(error) => tracing::warn!(%error, "cannot listen to the live exchange yet"),
             }

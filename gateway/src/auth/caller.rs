@@ -18,6 +18,8 @@ pub struct Caller {
     pub role: Role,
     /// The sign-in: `sessions.family_id`.
     pub sid: Uuid,
+    /// The access token's `exp`: seconds since 1970.
+    pub expires_at: u64,
 }
 
 impl Caller {
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn roles_are_required_by_name_and_staff_see_every_row() {
-        let caller = |role| Caller { user_id: Uuid::max(), role, sid: Uuid::nil() };
+        let caller = |role| Caller { user_id: Uuid::max(), role, sid: Uuid::nil(), expires_at: 0 };
         assert!(caller(Role::Admin).require(&[Role::Accountant, Role::Admin]).is_ok());
         assert!(caller(Role::Student).require(&[Role::Accountant, Role::Admin]).is_err());
         assert_eq!(caller(Role::Accountant).own_rows_only(), None);

@@ -68,8 +68,13 @@ impl Auth {
     /// Who the bearer of this access token is; `None` whatever is wrong with it.
     pub fn authenticate(&self, token: &str) -> Option<Caller> {
         let claims = self.keys.verify(token).ok()?;
-        let caller = Caller { user_id: claims.sub, role: claims.role, sid: claims.sid };
+        let caller = Caller { user_id: claims.sub, role: claims.role, sid: claims.sid, expires_at: claims.exp };
         (!self.revocations.contains(claims.sid)).then_some(caller)
+    }
+
+    /// Whether this sign-in was ended: what began under a token of it must end too.
+    pub fn is_revoked(&self, sid: Uuid) -> bool {
+        self.revocations.contains(sid)
     }
 
     /// An access token's life, seconds.

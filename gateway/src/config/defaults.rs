@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Amqp, Cors, Database, Environment, Files, Limits, Log, LogFormat, Redis, Secrets, Settings};
+use super::{Amqp, Cors, Database, Environment, Files, Limits, Live, Log, LogFormat, Redis, Secrets, Settings};
 use crate::auth::AuthSettings;
 
 impl Default for Settings {
@@ -21,6 +21,7 @@ impl Default for Settings {
             files: Files::default(),
             secrets: Secrets::default(),
             limits: Limits::default(),
+            live: Live::default(),
             auth: AuthSettings::default(),
             cors: Cors::default(),
             log: Log::default(),
@@ -78,6 +79,12 @@ impl Default for Limits {
             idempotency_keys: 100_000,
             idempotency_seconds: 3_600,
         }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { waiter_sweep_ms: 5_000, stream_sweep_ms: 60_000, heartbeat_ms: 15_000 }
     }
 }
 

@@ -9,17 +9,10 @@ use testkit::{
     fixtures::{self, NewBatch},
 };
 
-use crate::system::{Gateway, System, answer, token};
+use crate::system::{System, answer, token};
 
 /// What is awaited is read every five seconds even if nobody tells: whoever is told sooner, each time, was told live.
 const WELL_BELOW_THE_POLL: Duration = Duration::from_millis(1_500);
-
-async fn waiters(gateway: &Gateway) -> u64 {
-    let metrics = reqwest::get(format!("{}/metrics", gateway.metrics_url)).await.expect("the private listener answers");
-    let metrics = metrics.text().await.expect("text");
-    let line = metrics.lines().find_map(|line| line.strip_prefix("gateway_waiters "));
-    line.map_or(0, |number| number.trim().parse::<f64>().expect("a number") as u64)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_at_another_gateway_is_told_at_once() {
@@ -40,8 +33,10 @@ async fn who_waits_at_another_gateway_is_told_at_once() {
         assert_eq!((accepted.status, accepted.header("retry-after")), (202, Some("1")));
         let told = answer(second.get(&format!("{location}?wait=20")));
         let worked = async {
-            eventually("the other gateway waits", Duration::from_secs(5), || async { waiters(&second).await == 1 })
-                .await;
+            eventually("the other gateway waits", Duration::from_secs(5), || async {
+                second.metric("gateway_waiters").await == 1.0
+            })
+            .await;
             workers.signal("CONT");
             Instant::now()
         };

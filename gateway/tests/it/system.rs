@@ -11,10 +11,11 @@ use contracts::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
-use testkit::{Process, Sandbox, free_port};
+use testkit::{Process, Sandbox, eventually, free_port};
 use uuid::Uuid;
 
-const JWT_SECRET: &str = "test-secret-of-access-tokens-0123456789";
+/// Signs access tokens here.
+pub const JWT_SECRET: &str = "test-secret-of-access-tokens-0123456789";
 const SECRET: &str = "test-secret-of-mailed-tokens-0123456789";
 
 /// Processes of one sandbox, and how to reach them.
@@ -53,6 +54,21 @@ impl Gateway {
 
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.url))
+    }
+
+    /// Waits until it hears live messages: readiness does not depend on them.
+    pub async fn listens(&self) {
+        let limit = Duration::from_secs(10);
+        eventually("the gateway listens", limit, || async { self.metric("gateway_live_connected").await == 1.0 }).await;
+    }
+
+    /// One of its metrics, by name and labels; 0 where it was not counted yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let metrics =
+            reqwest::get(format!("{}/metrics", self.metrics_url)).await.expect("the private listener answers");
+        let metrics = metrics.text().await.expect("text");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |number| number.trim().parse().expect("a number"))
     }
 }
 

@@ -60,6 +60,10 @@ impl Handler for CreateNotification {
         .await?;
         Ok(batch.iter().map(|_| Outcome::succeeded(())).collect())
     }
+
+    fn tells(&self, command: &Self::Command) -> Option<NotificationTarget> {
+        Some(command.to.clone())
+    }
 }
 
 #[derive(Default)]

@@ -38,7 +38,7 @@ impl Settler for DeadSettler {
             }
             let mut dues = Dues::default();
             for event in &batch.events {
-                dues.live.push(LiveOperation {
+                dues.live.operations.push(LiveOperation {
                     id: event.id,
                     state: "failed".into(),
                     user: event.principal.user_id(),

@@ -168,7 +168,7 @@ impl<E: Effect> EffectSettler<E> {
                         rows.push(&events[position], delivery, &outcome)?;
                     }
                     let follow_ups = self.follow_ups(context, &events[position], delivery, &outcome);
-                    Fate::Settled { state: outcome.state(), follow_ups }
+                    Fate::Settled { state: outcome.state(), follow_ups, told: None }
                 }
             };
             fates.push((position, fate));

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use contracts::{
     Principal,
-    amqp::{LiveOperation, Target},
+    amqp::{LiveMessage, LiveOperation, Target},
     envelope::NewEvent,
+    messages::create_notification::NotificationTarget,
 };
 
 use super::{
@@ -20,6 +21,8 @@ pub enum Fate {
         /// `succeeded` or `rejected`.
         state: &'static str,
         follow_ups: Vec<NewEvent>,
+        /// Who has something new in the inbox of it.
+        told: Option<NotificationTarget>,
     },
     /// Settled before; its follow-ups go out again, in case they did not the first time.
     Duplicate { follow_ups: Vec<NewEvent> },
@@ -58,22 +61,28 @@ impl Fate {
 pub struct Dues {
     /// Follow-ups and forwards.
     pub publish: Vec<(Target, Bytes)>,
-    /// What was settled just now.
-    pub live: Vec<LiveOperation>,
+    /// What was settled just now, and who was told something.
+    pub live: LiveMessage,
 }
 
 impl Dues {
     /// Adds what follows from one event's fate.
     pub fn add(&mut self, event: &RawEvent, fate: Fate, attempts_max: u16) {
         match fate {
-            Fate::Settled { state, follow_ups } => {
-                if !matches!(event.principal, Principal::System) {
-                    let user = event.principal.user_id();
-                    self.live.push(LiveOperation { id: event.id, state: state.to_owned(), user });
+            Fate::Settled { state, follow_ups, told } => {
+                self.announce(event, state);
+                match told {
+                    Some(NotificationTarget::User(user)) => self.live.notified.push(user),
+                    Some(NotificationTarget::Role(role)) => self.live.notified_roles.push(role),
+                    None => {}
                 }
                 self.follow(follow_ups);
             }
-            Fate::Duplicate { follow_ups } => self.follow(follow_ups),
+            Fate::Duplicate { follow_ups } => {
+                // Whoever settled it may have died before telling, and whoever sent it again may wait for it.
+                self.announce(event, "duplicate");
+                self.follow(follow_ups);
+            }
             Fate::Later => match event.queue() {
                 Some(queue) => self.publish.push((Target::retry(queue, 0), event.bytes.clone())),
                 None => self.publish.push((Target::Dead, event.bytes.clone())),
@@ -91,6 +100,13 @@ impl Dues {
                 tracing::warn!(event = %event.id, kind = %event.kind, class, text, "parked");
                 self.publish.push((Target::Dead, event.after_failure(class, &text)));
             }
+        }
+    }
+
+    fn announce(&mut self, event: &RawEvent, state: &str) {
+        if !matches!(event.principal, Principal::System) {
+            let user = event.principal.user_id();
+            self.live.operations.push(LiveOperation { id: event.id, state: state.to_owned(), user });
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use contracts::amqp::{Backoff, LiveMessage, Publisher};
+use contracts::amqp::{Backoff, Publisher};
 use lapin::{Channel, options::BasicAckOptions};
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ pub struct Finish {
 pub async fn finish_all(context: Context, channel: Channel, mut batches: mpsc::Receiver<Finish>) -> Result<(), String> {
     while let Some(Finish { dues, last_tag }) = batches.recv().await {
         if !dues.live.is_empty() {
-            context.publisher.publish_live(LiveMessage { operations: dues.live, ..LiveMessage::default() });
+            context.publisher.publish_live(dues.live);
         }
         #[cfg(feature = "planted-bugs")]
         if super::planted::ack_before_follow_ups() {

@@ -8,6 +8,7 @@ use contracts::{
     Command, Outcome, Principal, TraceParent,
     envelope::{Draft, NewEvent, Origin},
     ids,
+    messages::create_notification::NotificationTarget,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::PgConnection;
@@ -70,6 +71,11 @@ pub trait Handler: Send + Sync + 'static {
         _outcome: &Outcome<Self::Result, Self::Memo>,
     ) -> Vec<FollowUp> {
         Vec::new()
+    }
+
+    /// Who has something new in their inbox in the application, once it has succeeded: they are told live.
+    fn tells(&self, _command: &Self::Command) -> Option<NotificationTarget> {
+        None
     }
 }
 

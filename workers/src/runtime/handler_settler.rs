@@ -91,7 +91,7 @@ impl<H: Handler> HandlerSettler<H> {
             fates.push(match outcomes.next_if(|(next, _)| next.id == delivery.id) {
                 Some((_, outcome)) => {
                     let follow_ups = self.follow_ups(context, event, delivery, &outcome);
-                    Fate::Settled { state: outcome.state(), follow_ups }
+                    Fate::Settled { state: outcome.state(), follow_ups, told: self.0.tells(&delivery.command) }
                 }
                 None => self.duplicate(context, event, delivery, settled.get(&delivery.id))?,
             });
