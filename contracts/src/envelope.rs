@@ -100,8 +100,18 @@ impl<'a> Event<'a> {
     /// [`DecodeError`] where the body as a whole is no JSON array.
     #[allow(clippy::type_complexity)]
     pub fn decode_batch(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a RawValue, DecodeError)>>, DecodeError> {
+        let elements = Event::decode_elements(body)?;
+        Ok(elements.into_iter().map(|(raw, event)| event.map_err(|error| (raw, error))).collect())
+    }
+
+    /// As [`Self::decode_batch`], each element beside its own bytes in the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the body as a whole is no JSON array.
+    #[allow(clippy::type_complexity)]
+    pub fn decode_elements(body: &'a [u8]) -> Result<Vec<(&'a RawValue, Result<Event<'a>, DecodeError>)>, DecodeError> {
         let raw: Vec<&'a RawValue> = serde_json::from_slice(body)?;
-        Ok(raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(|error| (raw, error))).collect())
+        Ok(raw.into_iter().map(|raw| (raw, Event::decode(raw.get().as_bytes()))).collect())
     }
 
     /// The event as JSON bytes.

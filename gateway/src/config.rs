@@ -97,6 +97,8 @@ pub struct Amqp {
     pub url: SecretString,
     /// Events published and not confirmed yet, at most; beyond it requests are shed.
     pub in_flight_max: usize,
+    /// Messages sent and not confirmed yet, at most; requests that come meanwhile leave together, up to 64 a message.
+    pub window: usize,
     /// How long a request waits for the broker's confirm.
     pub confirm_timeout_ms: u64,
 }
@@ -276,6 +278,7 @@ impl Settings {
             "amqp.confirm_timeout_ms must be less than limits.request_ms",
         );
         ensure(self.amqp.in_flight_max >= 1, "amqp.in_flight_max must be at least 1");
+        ensure(self.amqp.window >= 1, "amqp.window must be at least 1");
         ensure(limits.connections_max >= 1, "limits.connections_max must be at least 1");
         ensure(
             limits.waiters_max <= limits.connections_max,

@@ -1,26 +1,27 @@
 //! Recent idempotency keys of this process. An entry is made only after the broker's confirm, so a replayed 202 is as
 //! durable as the first. It is a hint: without it the workers absorb the duplicate.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use contracts::Fingerprint;
 use moka::sync::Cache;
 use uuid::Uuid;
 
-use crate::{config::Limits, operations::OperationView};
+use crate::config::Limits;
 
 /// What was answered before under a key, by the operation's id, which stands for scope, route and key.
 pub struct RecentKeys {
-    answers: Cache<Uuid, Arc<Answered>>,
+    answers: Cache<Uuid, Answered>,
 }
 
-/// A 202 that was given.
-#[derive(Debug)]
+/// A 202 that was given; all else in it follows from the operation's id.
+#[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// Of the payload that it was given for.
     pub fingerprint: Fingerprint,
-    /// Its body.
-    pub operation: OperationView,
+    /// When it was given.
+    pub accepted_at: DateTime<Utc>,
 }
 
 impl RecentKeys {
@@ -34,12 +35,12 @@ impl RecentKeys {
     }
 
     /// What was answered.
-    pub fn get(&self, id: Uuid) -> Option<Arc<Answered>> {
+    pub fn get(&self, id: Uuid) -> Option<Answered> {
         self.answers.get(&id)
     }
 
     /// Remembers an answer; only after the confirm.
-    pub fn insert(&self, id: Uuid, fingerprint: Fingerprint, operation: OperationView) {
-        self.answers.insert(id, Arc::new(Answered { fingerprint, operation }));
+    pub fn insert(&self, id: Uuid, answered: Answered) {
+        self.answers.insert(id, answered);
     }
 }

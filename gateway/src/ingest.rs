@@ -10,15 +10,16 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use contracts::{
-    Command, NewEvent, Principal, Problem, ProblemType,
+    Command, Fingerprint, NewEvent, Principal, Problem, ProblemType,
     envelope::Origin,
     ids::{self, OperationId},
 };
 use uuid::Uuid;
 
 use crate::{
+    idempotency::Answered,
     live::Waiter,
     operations::{Links, OperationView, Settled, WAIT_SECONDS_MAX, location},
     problem_response::{ApiError, ApiResult},
@@ -81,7 +82,8 @@ pub async fn accept<C: Command>(
 ) -> ApiResult<Response> {
     command.validate().map_err(ApiError::validation)?;
     let id = asked.operation_id(scope, route);
-    let event = event_of(id, &command, principal);
+    let accepted_at = Utc::now();
+    let event = event_of(id, &command, principal, accepted_at);
     let held = OperationId { id, fingerprint_prefix: event.fingerprint.prefix() };
     if let Some(before) = asked.key.as_ref().and_then(|_| app.recent_keys.get(id)) {
         if before.fingerprint != event.fingerprint {
@@ -94,18 +96,19 @@ pub async fn accept<C: Command>(
             Some(_) => app.reader.operation(id).await.ok().flatten(),
             None => None,
         };
-        let mut response = answer(&asked, held, settled, waiter, before.operation.clone()).await;
+        let view = accepted(app, C::KIND, id, before.fingerprint, before.accepted_at);
+        let mut response = answer(&asked, held, settled, waiter, view).await;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         return Ok(response);
     }
-    let view = accepted(app, C::KIND, &event);
     // Before the publish: what is settled at once is not missed.
     let waiter = asked.wait.and_then(|_| app.waiters.register(id));
-    let fingerprint = event.fingerprint;
+    let answered = Answered { fingerprint: event.fingerprint, accepted_at };
     publish(app, event).await?;
     if asked.key.is_some() {
-        app.recent_keys.insert(id, fingerprint, view.clone());
+        app.recent_keys.insert(id, answered);
     }
+    let view = accepted(app, C::KIND, id, answered.fingerprint, accepted_at);
     Ok(answer(&asked, held, None, waiter, view).await)
 }
 
@@ -119,6 +122,7 @@ pub async fn accept_all<C: Command>(
     principal: Principal,
     commands: impl ExactSizeIterator<Item = (Uuid, C)>,
 ) -> ApiResult<Vec<OperationView>> {
+    let accepted_at = Utc::now();
     let mut wrong = Vec::new();
     let mut events = Vec::with_capacity(commands.len());
     for (n, (id, command)) in commands.enumerate() {
@@ -128,12 +132,12 @@ pub async fn accept_all<C: Command>(
                 error
             }));
         }
-        events.push(event_of(id, &command, principal));
+        events.push(event_of(id, &command, principal, accepted_at));
     }
     if !wrong.is_empty() {
         return Err(ApiError::validation(wrong));
     }
-    let views = events.iter().map(|event| accepted(app, C::KIND, event)).collect();
+    let views = events.iter().map(|event| accepted(app, C::KIND, event.id, event.fingerprint, accepted_at)).collect();
     let started = Instant::now();
     let published = app.publisher.publish_all(events).await;
     metrics::histogram!("gateway_confirm_seconds").record(started.elapsed());
@@ -141,8 +145,8 @@ pub async fn accept_all<C: Command>(
     Ok(views)
 }
 
-fn event_of<C: Command>(id: Uuid, command: &C, principal: Principal) -> NewEvent {
-    let origin = Origin { source: SOURCE, principal, accepted_at: Utc::now(), trace: request::trace(), parent: None };
+fn event_of<C: Command>(id: Uuid, command: &C, principal: Principal, accepted_at: DateTime<Utc>) -> NewEvent {
+    let origin = Origin { source: SOURCE, principal, accepted_at, trace: request::trace(), parent: None };
     NewEvent::new(id, command, &origin)
 }
 
@@ -159,14 +163,14 @@ async fn publish(app: &App, event: NewEvent) -> ApiResult<()> {
     Ok(published?)
 }
 
-fn accepted(app: &App, kind: &str, event: &NewEvent) -> OperationView {
-    let id = app.ids.encode(event.id, &event.fingerprint);
+fn accepted(app: &App, kind: &str, id: Uuid, fingerprint: Fingerprint, accepted_at: DateTime<Utc>) -> OperationView {
+    let id = app.ids.encode(id, &fingerprint);
     OperationView {
         links: Links { this: location(&id) },
         id,
         kind: Some(kind.to_owned()),
         state: "pending".to_owned(),
-        accepted_at: Some(Utc::now()),
+        accepted_at: Some(accepted_at),
         settled_at: None,
         result: None,
         problem: None,

@@ -2,7 +2,9 @@
 //! the security headers, one count and one log line.
 
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
+    sync::{LazyLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,7 @@ use axum::{
 };
 use contracts::{Problem, ProblemType, TraceParent};
 use futures::FutureExt;
+use metrics::{Counter, Histogram};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
@@ -115,13 +118,46 @@ fn secure(settings: &Settings, response: &mut Response) {
 
 fn note(method: &Method, route: &str, trace: &TraceParent, response: &Response, took: Duration) {
     let status = response.status().as_u16();
-    let labels = [("method", method.to_string()), ("route", route.to_owned()), ("status", status.to_string())];
-    metrics::counter!("gateway_requests_total", &labels).increment(1);
-    metrics::histogram!("gateway_request_seconds", "route" => route.to_owned()).record(took);
-    let (trace_id, took_ms) = (trace.trace_id(), took.as_secs_f64() * 1_000.0);
+    counted(method, route, status, took);
     if response.status().is_success() {
-        tracing::debug!(%method, route, status, took_ms, trace_id, "request");
+        tracing::debug!(%method, route, status, took_ms = millis(took), trace_id = trace.trace_id(), "request");
     } else {
-        tracing::info!(%method, route, status, took_ms, trace_id, "request");
+        tracing::info!(%method, route, status, took_ms = millis(took), trace_id = trace.trace_id(), "request");
     }
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1_000.0
+}
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+
+type Series = (Method, u16, Counter, Histogram);
+
+/// Counts a request. The handles are kept: looking them up by labels costs more than counting, and there are as many as
+/// routes and statuses.
+fn counted(method: &Method, route: &str, status: u16, took: Duration) {
+    static KEPT: LazyLock<RwLock<HashMap<String, Vec<Series>>>> = LazyLock::new(RwLock::default);
+    let of = |series: &&Series| series.0 == *method && series.1 == status;
+    let count = |(.., requests, seconds): &Series| {
+        requests.increment(1);
+        seconds.record(took);
+    };
+    let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(series) = kept.get(route).and_then(|kept| kept.iter().find(of)) {
+        return count(series);
+    }
+    drop(kept);
+    // Whatever a client may call a method must not become a series of its own.
+    if !METHODS.contains(method) {
+        return metrics::counter!("gateway_requests_total", "method" => "other", "route" => route.to_owned())
+            .increment(1);
+    }
+    let labels = [("method", method.to_string()), ("route", route.to_owned()), ("status", status.to_string())];
+    let requests = metrics::counter!("gateway_requests_total", &labels);
+    let seconds = metrics::histogram!("gateway_request_seconds", "route" => route.to_owned());
+    let series = (method.clone(), status, requests, seconds);
+    count(&series);
+    KEPT.write().unwrap_or_else(PoisonError::into_inner).entry(route.to_owned()).or_default().push(series);
 }

@@ -74,6 +74,7 @@ impl App {
         let redis = redis(&settings.redis)?;
         let mut amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "gateway");
         amqp.in_flight_max = settings.amqp.in_flight_max;
+        amqp.window = settings.amqp.window;
         amqp.confirm_timeout = Duration::from_millis(settings.amqp.confirm_timeout_ms);
         let draining = CancellationToken::new();
         Ok(Self(Arc::new(Parts {

@@ -46,7 +46,7 @@ impl Default for Database {
 
 impl Default for Amqp {
     fn default() -> Self {
-        Self { url: SecretString::default(), in_flight_max: 8_192, confirm_timeout_ms: 5_000 }
+        Self { url: SecretString::default(), in_flight_max: 8_192, window: 4, confirm_timeout_ms: 5_000 }
     }
 }
 
@@ -75,7 +75,7 @@ impl Default for Limits {
             header_read_ms: 5_000,
             idle_ms: 75_000,
             request_ms: 10_000,
-            drain_ms: 25_000,
+            drain_ms: 22_000,
             idempotency_keys: 100_000,
             idempotency_seconds: 3_600,
         }

@@ -76,7 +76,7 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     let has = |pool: Pool| pools.contains(&Pool::All) || pools.contains(&pool);
     let queues: Vec<Queue> = Queue::ALL.into_iter().filter(|queue| has(Pool::Queue(*queue))).collect();
     let name = format!("workers {}", args_text(&args.pools));
-    let database = database::pool(&settings.database, &name).context("database.url")?;
+    let database = database::settling_pool(&settings.database, &name).context("database.url")?;
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name);
     let publisher = Publisher::start(amqp.clone());
     telemetry::serve(settings.metrics_listen, health.clone()).await?;

@@ -33,18 +33,26 @@ impl Handler for CreateNotification {
     ) -> Result<Vec<Outcome<Self::Result>>, Failure> {
         let mut rows = Rows::default();
         batch.iter().for_each(|delivery| rows.push(delivery));
-        // How many rows a role becomes only the statement knows: their ids are made there.
+        // How many rows a role becomes only the statement knows: their ids are made there. Users and roles are looked up
+        // apart, each by its index: joined by one OR they would be a scan of all users for every row.
         sqlx::query!(
-            "INSERT INTO notifications (id, user_id, type, title, body, data, dedupe_key, operation_id)
-             SELECT CASE WHEN new.user_id IS NULL THEN gen_random_uuid() ELSE new.id END,
-                    u.id, new.type, new.title, new.body, new.data, new.dedupe_key, new.operation_id
-               FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[],
-                           $9::uuid[])
-                    WITH ORDINALITY
-                 AS new (id, user_id, role, type, title, body, data, dedupe_key, operation_id, position)
-               JOIN users u ON u.deleted_at IS NULL
-                           AND (u.id = new.user_id OR (u.role = new.role AND u.status = 'active'))
-              ORDER BY u.id, new.position
+            "WITH new AS (
+                 SELECT *
+                   FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[],
+                               $8::text[], $9::uuid[]) WITH ORDINALITY
+                     AS new (id, user_id, role, type, title, body, data, dedupe_key, operation_id, position)
+             ), told AS (
+                 SELECT new.id, u.id AS told_id, type, title, body, data, dedupe_key, new.operation_id, position
+                   FROM new JOIN users u ON u.id = new.user_id AND u.deleted_at IS NULL
+                 UNION ALL
+                 SELECT gen_random_uuid(), u.id, type, title, body, data, dedupe_key, new.operation_id, position
+                   FROM new JOIN users u ON u.role = new.role AND u.status = 'active' AND u.deleted_at IS NULL
+                  WHERE new.user_id IS NULL
+             )
+             INSERT INTO notifications (id, user_id, type, title, body, data, dedupe_key, operation_id)
+             SELECT id, told_id, type, title, body, data, dedupe_key, operation_id
+               FROM told
+              ORDER BY told_id, position
              ON CONFLICT (user_id, dedupe_key) DO NOTHING",
             &rows.ids,
             &rows.user_ids as &[Option<Uuid>],

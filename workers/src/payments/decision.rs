@@ -209,10 +209,15 @@ async fn active_registrations(
     }
     let rows = sqlx::query!(
         r#"
-        SELECT student_id, batch_id
-        FROM student_registrations
-        WHERE (student_id, batch_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
-          AND status IN ('submitted', 'under_review', 'seat_held', 'payment_submitted', 'waitlisted', 'confirmed')
+        SELECT r.student_id, r.batch_id
+        FROM (SELECT DISTINCT * FROM UNNEST($1::uuid[], $2::uuid[])) AS asked (student_id, batch_id)
+        CROSS JOIN LATERAL (
+            SELECT student_id, batch_id
+            FROM student_registrations r
+            WHERE r.student_id = asked.student_id AND r.batch_id = asked.batch_id
+              AND r.status IN ('submitted', 'under_review', 'seat_held', 'payment_submitted', 'waitlisted', 'confirmed')
+            OFFSET 0  -- by its own index for each, whatever the statistics say
+        ) r
         "#,
         &students,
         &batches,

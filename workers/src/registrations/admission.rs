@@ -261,13 +261,18 @@ impl Existing {
                    r.amount_due, r.currency, r.deposit, r.hold_expires_at,
                    c.title AS course, b.name AS batch, u.email::text AS "email!",
                    COALESCE(p.full_name, u.email::text) AS "name!", COALESCE(p.locale, 'en') AS "locale!"
-            FROM student_registrations r
+            FROM (SELECT DISTINCT * FROM UNNEST($1::uuid[], $2::uuid[])) AS asked (student_id, batch_id)
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM student_registrations r
+                WHERE r.student_id = asked.student_id AND r.batch_id = asked.batch_id
+                  AND r.status IN ('submitted', 'under_review', 'seat_held', 'payment_submitted', 'waitlisted', 'confirmed')
+                OFFSET 0  -- by its own index for each, whatever the statistics say
+            ) r
             JOIN batches b            ON b.id = r.batch_id
             JOIN courses c            ON c.id = b.course_id
             JOIN users u              ON u.id = r.student_id
             LEFT JOIN user_profiles p ON p.user_id = r.student_id
-            WHERE (r.student_id, r.batch_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
-              AND r.status IN ('submitted', 'under_review', 'seat_held', 'payment_submitted', 'waitlisted', 'confirmed')
             "#,
             &students,
             &batches,

@@ -182,17 +182,21 @@ impl Registrations {
     }
 
     /// Their payments that nobody has decided yet. A statement of its own: what was committed while the locks were
-    /// waited for must be seen, and payments come and go only under the registration's lock.
+    /// waited for must be seen, and payments come and go only under the registration's lock. The status is no condition of
+    /// the scan: else the planner may choose the index of all that is submitted, and a batch would read the backlog.
     ///
     /// # Errors
     /// The database's.
     pub async fn submitted_payments(&self, tx: &mut PgConnection) -> Result<HashMap<Uuid, SubmittedPayments>, Failure> {
         let rows = sqlx::query!(
             r#"
-            SELECT registration_id, count(*) AS "count!", sum(amount) AS "amount!"
+            SELECT registration_id,
+                   count(*)    FILTER (WHERE status = 'submitted')               AS "count!",
+                   COALESCE(sum(amount) FILTER (WHERE status = 'submitted'), 0)  AS "amount!"
             FROM payments
-            WHERE registration_id = ANY($1) AND status = 'submitted'
+            WHERE registration_id = ANY($1)
             GROUP BY registration_id
+            HAVING count(*) FILTER (WHERE status = 'submitted') > 0
             "#,
             &self.rows.keys().copied().collect::<Vec<_>>(),
         )

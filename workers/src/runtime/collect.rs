@@ -1,5 +1,5 @@
-//! Gathering a batch: whole deliveries that are ready, up to `batch_max` rows, and a moment's wait for more. No added
-//! latency when idle, full batches under load. While it waits it asks the broker, so that a subscription that went
+//! Gathering a batch: whole deliveries that are ready, up to `batch_max` rows, and under load a moment's wait for more. No
+//! added latency when idle, full batches under load. While it waits it asks the broker, so that a subscription that went
 //! silent is noticed.
 
 use std::time::{Duration, Instant};
@@ -44,9 +44,17 @@ pub enum Stop {
 /// [`Stop`]; what was gathered so far is not lost, it was not acked.
 pub async fn next_batch(context: &Context, channel: &Channel, consumer: &mut Consumer) -> Result<Batch, Stop> {
     let mut batch = Batch::default();
-    let first = first_delivery(context, channel, consumer).await?;
+    // A backlog must not keep a process that was asked to stop: with it there is always a delivery ready.
+    if context.stop.is_cancelled() {
+        return Err(Stop::Cancelled);
+    }
+    // Whoever had to wait for the first delivery is idle, and lingering would only delay that one.
+    let (first, linger_ms) = match consumer.next().now_or_never() {
+        Some(first) => (open(first)?, context.settings.linger_ms),
+        None => (first_delivery(context, channel, consumer).await?, 0),
+    };
     add(context, &mut batch, first);
-    let lingering = tokio::time::sleep(Duration::from_millis(context.settings.linger_ms));
+    let lingering = tokio::time::sleep(Duration::from_millis(linger_ms));
     tokio::pin!(lingering);
     while batch.weight < context.rows_max && batch.deliveries < context.deliveries_max {
         // What is there already costs no wait.

@@ -1,10 +1,11 @@
 //! The end of a batch, in order: tell the live exchange, publish follow-ups and forwards until the broker confirmed
 //! them, then ack everything up to the batch's last delivery. One task a subscription, so that acks advance only over
-//! the contiguous prefix, while the next batch is being settled.
+//! the contiguous prefix, while the next batches are being settled and theirs published.
 
 use std::time::{Duration, Instant};
 
 use contracts::amqp::{Backoff, Publisher};
+use futures::{StreamExt, stream::FuturesOrdered};
 use lapin::{Channel, options::BasicAckOptions};
 use tokio::sync::mpsc;
 
@@ -12,6 +13,11 @@ use super::{consumer::Context, fate::Dues};
 
 /// Events that are published at once; more wait for the confirms of those before.
 const PUBLISH_CHUNK: usize = 2_048;
+/// Settled batches whose follow-ups are not confirmed yet; beyond them settling waits.
+const BATCHES_UNDER_WAY_MAX: usize = 4;
+/// In place of a tag: acked already. Tags begin at 1.
+#[cfg(feature = "planted-bugs")]
+const ACKED: u64 = 0;
 
 /// A settled batch that is still to be acked.
 pub struct Finish {
@@ -19,31 +25,59 @@ pub struct Finish {
     pub last_tag: u64,
 }
 
-/// Finishes batches until the sender is dropped (then all was acked) or the channel ends.
+/// Finishes batches until the sender is dropped (then all was acked) or the channel ends. The follow-ups of several
+/// batches may be under way at once; their acks keep the batches' order.
 ///
 /// # Errors
 /// Why the channel ended; what was not acked comes again.
 pub async fn finish_all(context: Context, channel: Channel, mut batches: mpsc::Receiver<Finish>) -> Result<(), String> {
-    while let Some(Finish { dues, last_tag }) = batches.recv().await {
-        if !dues.live.is_empty() {
-            context.publisher.publish_live(dues.live);
+    let mut published = FuturesOrdered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(last_tag) = published.next() => acknowledge(&context, &channel, last_tag?).await?,
+            batch = batches.recv(), if published.len() < BATCHES_UNDER_WAY_MAX => match batch {
+                Some(batch) => published.push_back(publish_dues(&context, &channel, batch)),
+                None => break,
+            },
         }
-        #[cfg(feature = "planted-bugs")]
-        if super::planted::ack_before_follow_ups() {
-            ack(&channel, last_tag).await?;
-            super::planted::reach(super::planted::Point::BetweenFollowUps).await;
-            publish_all(&context, &channel, dues.publish).await?;
-            continue;
-        }
-        let started = Instant::now();
-        publish_all(&context, &channel, dues.publish).await?;
-        context.stage("follow_ups", started);
-        #[cfg(feature = "planted-bugs")]
-        super::planted::reach(super::planted::Point::BeforeAck).await;
-        let started = Instant::now();
-        ack(&channel, last_tag).await?;
-        context.stage("ack", started);
     }
+    while let Some(last_tag) = published.next().await {
+        acknowledge(&context, &channel, last_tag?).await?;
+    }
+    Ok(())
+}
+
+/// Tells and publishes what a batch owes; answers the tag that may then be acked.
+async fn publish_dues(context: &Context, channel: &Channel, batch: Finish) -> Result<u64, String> {
+    let Finish { dues, last_tag } = batch;
+    if !dues.live.is_empty() {
+        context.publisher.publish_live(dues.live);
+    }
+    #[cfg(feature = "planted-bugs")]
+    if super::planted::ack_before_follow_ups() {
+        ack(channel, last_tag).await?;
+        super::planted::reach(super::planted::Point::BetweenFollowUps).await;
+        publish_all(context, channel, dues.publish).await?;
+        return Ok(ACKED);
+    }
+    let started = Instant::now();
+    publish_all(context, channel, dues.publish).await?;
+    context.stage("follow_ups", started);
+    Ok(last_tag)
+}
+
+async fn acknowledge(context: &Context, channel: &Channel, last_tag: u64) -> Result<(), String> {
+    #[cfg(feature = "planted-bugs")]
+    {
+        if last_tag == ACKED {
+            return Ok(());
+        }
+        super::planted::reach(super::planted::Point::BeforeAck).await;
+    }
+    let started = Instant::now();
+    ack(channel, last_tag).await?;
+    context.stage("ack", started);
     Ok(())
 }
 

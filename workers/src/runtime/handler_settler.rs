@@ -1,6 +1,6 @@
 //! The settling of one kind by a [`Handler`]: one transaction a batch.
 
-use std::{collections::HashMap, collections::HashSet, ops::Range, panic::AssertUnwindSafe, sync::Mutex};
+use std::{borrow::Cow, collections::HashMap, collections::HashSet, ops::Range, panic::AssertUnwindSafe, sync::Mutex};
 
 use contracts::{Command, Outcome};
 use futures::{FutureExt, future::BoxFuture};
@@ -215,12 +215,15 @@ pub(super) fn is_fresh(event: &RawEvent, row: Option<&SettledRow>) -> bool {
     row.is_none_or(|row| row.state == "failed" && event.replay > 0)
 }
 
-fn fresh<C: Clone>(
+fn fresh<'a, C: Clone>(
     events: &[RawEvent],
     positions: &[usize],
-    deliveries: &[Delivery<C>],
+    deliveries: &'a [Delivery<C>],
     settled: &HashMap<Uuid, SettledRow>,
-) -> (Vec<Delivery<C>>, Vec<usize>) {
+) -> (Cow<'a, [Delivery<C>]>, Vec<usize>) {
+    if settled.is_empty() {
+        return (Cow::Borrowed(deliveries), (0..deliveries.len()).collect());
+    }
     let indexes: Vec<usize> = (0..deliveries.len())
         .filter(|index| is_fresh(&events[positions[*index]], settled.get(&deliveries[*index].id)))
         .collect();

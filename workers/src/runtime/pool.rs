@@ -1,6 +1,6 @@
 //! The pools of one process: for each its consumers and one for its quarantine, sharing a publisher and a database pool.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use chrono::Utc;
@@ -198,15 +198,19 @@ async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) ->
             .collect(),
     };
     context.stage("settle_kind", started);
+    let (pool, kind) = (context.pool_name, metric_kind(&group[0].kind));
+    let ages = metrics::histogram!("settled_age_seconds", "pool" => pool, "kind" => kind);
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let now = Utc::now();
     for (event, fate) in group.iter().zip(fates) {
-        let (pool, kind) = (context.pool_name, metric_kind(&event.kind));
-        metrics::counter!("events_total", "pool" => pool, "kind" => kind, "outcome" => fate.outcome()).increment(1);
+        *counts.entry(fate.outcome()).or_default() += 1;
         if let Fate::Settled { .. } = fate {
-            let age = (now - event.accepted_at).as_seconds_f64().max(0.0);
-            metrics::histogram!("settled_age_seconds", "pool" => pool, "kind" => kind).record(age);
+            ages.record((now - event.accepted_at).as_seconds_f64().max(0.0));
         }
         dues.add(event, fate, context.settings.attempts_max);
+    }
+    for (outcome, count) in counts {
+        metrics::counter!("events_total", "pool" => pool, "kind" => kind, "outcome" => outcome).increment(count);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use contracts::{Command, Event, Fingerprint, Principal, Queue, TraceParent};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{failure::Failure, handler::Delivery};
@@ -39,16 +40,16 @@ pub struct Undecodable {
 
 /// Reads a message body; neighbours of a bad element are kept.
 pub fn decode_body(body: Bytes) -> Vec<Result<RawEvent, Undecodable>> {
-    match Event::decode_batch(&body) {
+    match Event::decode_elements(&body) {
         Err(error) => vec![Err(Undecodable { reason: error.to_string(), bytes: body })],
         Ok(elements) if elements.is_empty() => {
             vec![Err(Undecodable { reason: "an array without events".into(), bytes: body.clone() })]
         }
         Ok(elements) => elements
             .into_iter()
-            .map(|element| match element {
-                Ok(event) => Ok(RawEvent::from_event(&event, &body)),
-                Err((raw, error)) => {
+            .map(|(raw, element)| match element {
+                Ok(event) => Ok(RawEvent::from_event(&event, raw, &body)),
+                Err(error) => {
                     Err(Undecodable { bytes: body.slice_ref(raw.get().as_bytes()), reason: error.to_string() })
                 }
             })
@@ -57,7 +58,7 @@ pub fn decode_body(body: Bytes) -> Vec<Result<RawEvent, Undecodable>> {
 }
 
 impl RawEvent {
-    fn from_event(event: &Event<'_>, body: &Bytes) -> Self {
+    fn from_event(event: &Event<'_>, raw: &RawValue, body: &Bytes) -> Self {
         Self {
             id: event.id,
             kind: event.kind.as_ref().into(),
@@ -70,7 +71,7 @@ impl RawEvent {
             attempt: event.attempt,
             replay: event.replay,
             data: body.slice_ref(event.data.get().as_bytes()),
-            bytes: event.encode(),
+            bytes: body.slice_ref(raw.get().as_bytes()),
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use contracts::{Command, messages::SubmitPayment};
 use testkit::{Sandbox, eventually};
+use uuid::Uuid;
 
-use crate::support::{Workers, publisher};
+use crate::support::{Workers, count, event, publisher, student};
 
 #[tokio::test]
 async fn a_consumer_that_lost_its_queue_fails_liveness() {
@@ -36,5 +38,26 @@ async fn an_idle_process_stays_alive_and_ends_within_the_grace_period() {
     let started = std::time::Instant::now();
     assert!(process.terminate().await.success(), "exit 0 on SIGTERM");
     assert!(started.elapsed() < Duration::from_secs(25), "within the kill time-out");
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn a_backlog_does_not_keep_a_process_from_ending() {
+    const PAYMENTS: i64 = 4_000;
+    let sandbox = Sandbox::new("backlog_end").await;
+    let publisher = publisher(&sandbox).await;
+    let payer = student(Uuid::now_v7());
+    let unknown = SubmitPayment::example();
+    publisher.publish_all((0..PAYMENTS).map(|_| event(payer, &unknown))).await.expect("confirmed");
+    let workers = Workers::of(&sandbox);
+    let slow = [("REGISTRAR__RUNTIME__BATCH_MAX", "1"), ("REGISTRAR__RUNTIME__PREFETCH", "1000")];
+    let mut process = workers.start_with("payments", &slow).await;
+    let settled = || count(&sandbox, "SELECT count(*) FROM operations");
+    eventually("something is settled", Duration::from_secs(20), || async { settled().await > 0 }).await;
+    assert!(process.terminate().await.success(), "exit 0 on SIGTERM");
+    assert!(settled().await < PAYMENTS, "it ended with deliveries ready, which another takes");
+    let mut other = workers.start("payments").await;
+    eventually("the rest is settled", Duration::from_secs(60), || async { settled().await == PAYMENTS }).await;
+    assert!(other.terminate().await.success());
     sandbox.close().await;
 }
