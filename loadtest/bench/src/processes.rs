@@ -1,0 +1,238 @@
+//! The gateways and workers of a run, started with ports of their own and ended with it.
+
+use std::{
+    fs::File,
+    net::{SocketAddr, TcpListener},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::process::{Child, Command};
+
+use crate::{
+    args::Args,
+    cpu::{self, Group},
+    exposition::Reading,
+    installation::Installation,
+};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// After the ports of up to ten gateways, two each.
+const WORKERS_PORT_OFFSET: u16 = 20;
+const WORKERS_MAX: usize = 10;
+
+/// Which processes run.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Gateway processes.
+    pub gateways: u8,
+    /// The pools of each worker process.
+    pub workers: Vec<String>,
+    /// Settings of the gateways beyond the instance's.
+    pub gateway_env: Vec<(String, String)>,
+    /// Settings of the workers beyond the instance's.
+    pub workers_env: Vec<(String, String)>,
+}
+
+/// The running processes; dropping it kills them.
+pub struct System {
+    /// Where the gateways listen.
+    pub gateways: Vec<SocketAddr>,
+    groups: Vec<Group>,
+    metrics_urls: Vec<(String, String)>,
+    client: reqwest::Client,
+    running: Vec<Running>,
+}
+
+struct Running {
+    name: String,
+    child: Child,
+    ready_url: String,
+}
+
+/// CPU and metrics at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// CPU seconds by group.
+    pub usage: cpu::Usage,
+    /// The programs' metrics.
+    pub metrics: Reading,
+}
+
+impl Layout {
+    /// As the command line says.
+    pub fn of(args: &Args) -> Self {
+        let with = |more: &[(String, String)]| args.env.iter().chain(more).cloned().collect();
+        Self {
+            gateways: args.gateways,
+            workers: args.workers.clone(),
+            gateway_env: with(&args.gateway_env),
+            workers_env: with(&args.workers_env),
+        }
+    }
+}
+
+impl System {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where a program is missing, ends, or is not ready in time.
+    pub async fn start(installation: &Installation, layout: &Layout) -> anyhow::Result<Self> {
+        if layout.workers.len() > WORKERS_MAX {
+            bail!("at most {WORKERS_MAX} worker processes have ports");
+        }
+        let mut system = System {
+            gateways: Vec::new(),
+            groups: Vec::new(),
+            metrics_urls: Vec::new(),
+            client: reqwest::Client::new(),
+            running: Vec::new(),
+        };
+        for (index, pools) in layout.workers.iter().enumerate() {
+            let metrics = loopback(installation.port_base + WORKERS_PORT_OFFSET + u16::try_from(index)?);
+            let mut command = command(installation, "workers", &installation.workers_settings, &layout.workers_env);
+            if pools.contains("documents") {
+                command = niced(&command);
+            }
+            command.args(["run", "--pools", pools]).env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
+            system.add(installation, format!("workers-{}", index + 1), command, metrics, metrics)?;
+        }
+        for index in 0..layout.gateways {
+            let listen = loopback(installation.port_base + 2 * u16::from(index));
+            let metrics = loopback(listen.port() + 1);
+            let mut command = command(installation, "gateway", &installation.gateway_settings, &layout.gateway_env);
+            command.env("REGISTRAR__LISTEN", listen.to_string());
+            command.env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
+            system.add(installation, format!("gateway-{}", index + 1), command, listen, metrics)?;
+            system.gateways.push(listen);
+        }
+        for (name, pid) in [("broker", installation.rabbitmq_pid), ("postgres", installation.postgres_pid)] {
+            system.groups.extend(pid.map(|pid| Group { name: name.into(), pid, tree: true }));
+        }
+        // Gateways and workers are this process's children, but not the driver's work.
+        system.groups.push(Group { name: "driver".into(), pid: std::process::id(), tree: false });
+        system.await_ready().await?;
+        Ok(system)
+    }
+
+    fn add(
+        &mut self,
+        installation: &Installation,
+        name: String,
+        mut command: Command,
+        ready: SocketAddr,
+        metrics: SocketAddr,
+    ) -> anyhow::Result<()> {
+        for address in [ready, metrics] {
+            TcpListener::bind(address).with_context(|| {
+                format!("{address}, for {name}, is taken: is another benchmark running, or was one killed?")
+            })?;
+        }
+        let log = File::create(installation.logs.join(format!("bench-{name}.log")))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
+        let pid = child.id().with_context(|| format!("{name} ended at once"))?;
+        self.groups.push(Group { name: name.clone(), pid, tree: true });
+        self.metrics_urls.push((name.clone(), format!("http://{metrics}/metrics")));
+        self.running.push(Running { name, child, ready_url: format!("http://{ready}/health/ready") });
+        Ok(())
+    }
+
+    async fn await_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        for running in &mut self.running {
+            loop {
+                if let Some(status) = running.child.try_wait()? {
+                    bail!(
+                        "{} ended while it was starting ({status}): see its log bench-{}.log",
+                        running.name,
+                        running.name
+                    );
+                }
+                let answer = self.client.get(&running.ready_url).timeout(Duration::from_secs(2)).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    bail!(
+                        "{} is not ready after {READY_WITHIN:?}: see its log bench-{}.log",
+                        running.name,
+                        running.name
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads CPU and metrics.
+    ///
+    /// # Errors
+    /// Where a process does not answer any more.
+    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let metrics = Reading::take(&self.client, &self.metrics_urls).await?;
+        Ok(Snapshot { usage: cpu::usage(&self.groups), metrics })
+    }
+
+    /// MiB by group.
+    pub fn memory_mib(&self) -> std::collections::BTreeMap<String, f64> {
+        cpu::memory_mib(&self.groups)
+    }
+
+    /// The pids of our processes and their names.
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        self.running.iter().filter_map(|r| Some((r.name.clone(), r.child.id()?))).collect()
+    }
+
+    /// Asks all to stop and waits.
+    ///
+    /// # Errors
+    /// Where one cannot be waited for.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for (_, pid) in self.pids() {
+            Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        }
+        for running in &mut self.running {
+            if tokio::time::timeout(STOP_WITHIN, running.child.wait()).await.is_err() {
+                eprintln!("bench: {} does not stop, killing it", running.name);
+                running.child.kill().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn command(
+    installation: &Installation,
+    program: &str,
+    settings: &[(String, String)],
+    more: &[(String, String)],
+) -> Command {
+    let mut command = Command::new(installation.programs.join(program));
+    for (key, _) in installation.gateway_settings.iter().chain(&installation.workers_settings) {
+        command.env_remove(key);
+    }
+    command.envs(settings.iter().chain(more).map(|(key, value)| (key, value)));
+    command
+}
+
+/// As `deploy/local/app` runs PDFs: they must not take the cores from those whom people wait for.
+fn niced(command: &Command) -> Command {
+    let command = command.as_std();
+    let mut niced = Command::new("nice");
+    niced.args(["-n", "10"]).arg(command.get_program());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => niced.env(key, value),
+            None => niced.env_remove(key),
+        };
+    }
+    niced
+}

@@ -1,0 +1,48 @@
+//! The same load on 1, 2 and 4 worker processes, each with all the pools that people wait for, and on 1 and 2 gateways:
+//! what is settled must be as right on many processes as on one. On one machine they share its cores, so this shows
+//! that nothing breaks and nothing collapses; the rate grows with machines.
+
+use super::{Check, Payments};
+use crate::{args::Args, installation::Installation, record::Record, series};
+
+const WORKERS: [usize; 3] = [1, 2, 4];
+const GATEWAYS: [u8; 2] = [1, 2];
+const FIGURES: [(&str, &str); 3] =
+    [("settled, end to end", "/s"), ("accept, p99", "ms"), ("CPU a command, all but the driver", "µs")];
+const POOLS: &str = "registrations,payments,invoicing,notifications,dead-letters,clock";
+
+/// Measures each layout.
+///
+/// # Errors
+/// Where a process or a server fails, or the effects do not come.
+pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
+    let mut all = Vec::new();
+    for gateways in GATEWAYS {
+        for workers in WORKERS {
+            let layout = Args { gateways, workers: vec![POOLS.to_owned(); workers], ..args.clone() };
+            let mut records = series::measure(&layout, installation, Payments::under_load()).await?;
+            for record in &mut records {
+                record.scenario = format!("scale-out-{workers}-workers-{gateways}-gateways");
+            }
+            all.extend(records);
+        }
+    }
+    all.push(side_by_side(&all)?);
+    Ok(all)
+}
+
+/// The figures that matter, layout by layout: medians.
+fn side_by_side(all: &[Record]) -> anyhow::Result<Record> {
+    let mut summary = Record::of("scale-out", "payments, medians".to_owned());
+    for records in all.chunk_by(|a, b| a.scenario == b.scenario) {
+        let Some(first) = records.first() else { continue };
+        let layout = first.scenario.trim_start_matches("scale-out-").replace('-', " ");
+        for (name, unit) in FIGURES {
+            summary.push(format!("{name}; {layout}"), unit, series::median(records, name)?);
+        }
+        let broken = records.iter().filter(|record| !record.holds()).count();
+        summary.checks.push(Check::new(&format!("every rule holds with {layout}"), 0, i64::try_from(broken)?));
+    }
+    summary.figures.sort_by_key(|figure| FIGURES.iter().position(|(name, _)| figure.name.starts_with(name)));
+    Ok(summary)
+}
