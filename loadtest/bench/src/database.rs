@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::installation::Installation;
+use crate::config::Installation;
 
 /// Rows a statement.
 const CHUNK: usize = 20_000;

@@ -4,11 +4,11 @@
 mod args;
 mod breakdown;
 mod broker;
+mod config;
 mod connection;
 mod cpu;
 mod database;
 mod exposition;
-mod installation;
 mod load;
 mod picture;
 mod processes;
@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::{Args, ScenarioName},
-    installation::Installation,
+    config::Installation,
     record::Record,
     scenario::{Approvals, Mail, Payments, Pdf, Registrants, Registrations},
     series::measure,

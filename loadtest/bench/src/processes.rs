@@ -12,9 +12,9 @@ use tokio::process::{Child, Command};
 
 use crate::{
     args::Args,
+    config::Installation,
     cpu::{self, Group},
     exposition::Reading,
-    installation::Installation,
 };
 
 const READY_WITHIN: Duration = Duration::from_secs(60);

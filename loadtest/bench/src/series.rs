@@ -7,8 +7,8 @@ use anyhow::Context as _;
 
 use crate::{
     args::{Args, Rate},
+    config::Installation,
     database,
-    installation::Installation,
     processes::{Layout, System},
     quantiles,
     record::Record,

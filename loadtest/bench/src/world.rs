@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::{broker::Broker, database, installation::Installation, tokens::Mint};
+use crate::{broker::Broker, config::Installation, database, tokens::Mint};
 
 /// The instance, as the benchmark holds it.
 pub struct World {

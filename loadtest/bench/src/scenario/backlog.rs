@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::Check;
 use crate::{
     args::Args,
-    breakdown, database,
-    installation::Installation,
+    breakdown,
+    config::Installation,
+    database,
     processes::{Layout, System},
     profile,
     record::{Record, Second, Stage},

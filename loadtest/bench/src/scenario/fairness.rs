@@ -23,8 +23,8 @@ use uuid::Uuid;
 use super::{Check, Registrants, Registrations, Scenario, dead_letters, stampede::await_settled};
 use crate::{
     args::Args,
+    config::Installation,
     database,
-    installation::Installation,
     load::{self, Load, Model},
     processes::{Layout, System},
     record::Record,

@@ -19,7 +19,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Backlog, Check, dead_letters};
-use crate::{args::Args, installation::Installation, world::World};
+use crate::{args::Args, config::Installation, world::World};
 
 /// Events that wait for their confirm at once.
 const PUBLISHED_AT_ONCE: usize = 8_192;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Approvals, Backlog, Check, Scenario as _, dead_letters};
 use crate::{
     args::Args,
-    installation::Installation,
+    config::Installation,
     load::{self, Load, Model},
     processes::{Layout, System},
     repeat,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Check;
 use crate::{
-    installation::Installation,
+    config::Installation,
     processes::{Layout, System},
     record::Record,
     world::World,

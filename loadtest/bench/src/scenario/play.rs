@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use super::{crowd, fairness, growth, plans, scale_out, stampede, waiters};
 use crate::{
     args::{Args, ScenarioName},
-    installation::Installation,
+    config::Installation,
     picture, series, table,
     world::World,
 };

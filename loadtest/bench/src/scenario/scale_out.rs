@@ -3,7 +3,7 @@
 //! that nothing breaks and nothing collapses; the rate grows with machines.
 
 use super::{Check, Payments};
-use crate::{args::Args, installation::Installation, record::Record, series};
+use crate::{args::Args, config::Installation, record::Record, series};
 
 const WORKERS: [usize; 3] = [1, 2, 4];
 const GATEWAYS: [u8; 2] = [1, 2];

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     args::Args,
+    config::Installation,
     database,
-    installation::Installation,
     processes::{Layout, System},
     quantiles::Quantiles,
     record::Record,

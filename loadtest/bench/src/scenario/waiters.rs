@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     args::Args,
+    config::Installation,
     database,
-    installation::Installation,
     processes::{Layout, System},
     record::Record,
     world::World,

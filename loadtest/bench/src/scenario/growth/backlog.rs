@@ -21,7 +21,7 @@ const CHUNK: usize = 4_096;
 ///
 /// # Errors
 /// Where the broker does not take them.
-pub async fn publish(installation: &crate::installation::Installation, events: usize) -> anyhow::Result<()> {
+pub async fn publish(installation: &crate::config::Installation, events: usize) -> anyhow::Result<()> {
     let publisher = Publisher::start(AmqpSettings::new(&installation.amqp_url, "bench backlog"));
     ensure!(publisher.wait_ready(Duration::from_secs(10)).await, "the broker cannot be reached");
     let origin = Origin {
@@ -44,7 +44,7 @@ pub async fn publish(installation: &crate::installation::Installation, events: u
 ///
 /// # Errors
 /// Where the broker cannot be reached.
-pub async fn waiting(installation: &crate::installation::Installation) -> anyhow::Result<u32> {
+pub async fn waiting(installation: &crate::config::Installation) -> anyhow::Result<u32> {
     let connection = amqp::open(&AmqpSettings::new(&installation.amqp_url, "bench backlog")).await?;
     let depths = topology::depths(&connection.create_channel().await?).await?;
     let depth = depths.iter().find(|depth| depth.queue == QUEUE.name()).context("the queue is declared")?;

@@ -9,7 +9,7 @@ use std::str::FromStr as _;
 use anyhow::Context as _;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 
-use crate::installation::Installation;
+use crate::config::Installation;
 
 /// Of the days over which operations are spread, those that pruning may leave: a twentieth expires.
 pub const KEEP_DAYS: i32 = 19;

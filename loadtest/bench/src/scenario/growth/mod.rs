@@ -16,8 +16,8 @@ use contracts::envelope::BATCH_EVENTS_MAX;
 use super::{Check, Payments, Scenario, plans};
 use crate::{
     args::Args,
+    config::Installation,
     database,
-    installation::Installation,
     processes::{Layout, System},
     record::Record,
     repeat, series,

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use super::{super::Check, history, payments};
-use crate::{args::Args, installation::Installation, record::Record, world::World};
+use crate::{args::Args, config::Installation, record::Record, world::World};
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
