@@ -1,4 +1,4 @@
--- What every payment pays for, and nobody needs. Measured by `make bench`: together 180 to 150 µs of Postgres' time a payment.
+-- What every payment pays for, and nobody needs. loadtest/README.md has the experiment that led to it.
 
 -- Each of these checks looks a user up and locks the row, which writes it. Users are never deleted, no role may; the insert
 -- of a notification reads its user, and a payment's student is the student of its registration, which keeps its key.
