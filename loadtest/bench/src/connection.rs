@@ -76,6 +76,14 @@ impl Connection {
 
 /// The answer, once it has come as a whole.
 fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
+    Ok(parse_with_body(bytes)?.map(|(answer, _)| answer))
+}
+
+/// The answer and its body, once both have come as a whole.
+///
+/// # Errors
+/// Where it is no HTTP/1.
+pub fn parse_with_body(bytes: &[u8]) -> io::Result<Option<(Answer, &[u8])>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -84,9 +92,9 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
         let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()?.parse::<u64>().ok()
     };
-    let body = number("content-length").unwrap_or(0) as usize;
     let answer = Answer { status: response.code.unwrap_or_default(), retry_after: number("retry-after") };
-    Ok((bytes.len() >= head + body).then_some(answer))
+    let body = bytes.get(head..head + number("content-length").unwrap_or(0) as usize);
+    Ok(body.map(|body| (answer, body)))
 }
 
 #[cfg(test)]

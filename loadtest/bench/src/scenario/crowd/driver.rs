@@ -18,12 +18,12 @@ use tokio::{
 };
 
 use super::{Client, Order, Plan, Report, Taken, Wait};
+use crate::connection::parse_with_body;
 
 /// Connections that are opened at once.
 const OPENING_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 100;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-const HEADERS_MAX: usize = 32;
 /// Seconds that a long poll asks for: the gateways' limit.
 const POLL_SECONDS: u64 = 30;
 /// Enough of a stream to find the name of an event in it.
@@ -221,17 +221,10 @@ impl Connection {
 
 /// The answer, once it has come as a whole.
 fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let httparse::Status::Complete(head) = parsed else { return Ok(None) };
-    let number = |name: &str| {
-        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(header.value).ok()?.parse::<u64>().ok()
-    };
-    let (status, retry_after) = (response.code.unwrap_or_default(), number("retry-after"));
-    let Some(body) = bytes.get(head..head + number("content-length").unwrap_or(0) as usize) else { return Ok(None) };
-    Ok(Some(Answer { status, retry_after, body: String::from_utf8_lossy(body).into_owned() }))
+    Ok(parse_with_body(bytes)?.map(|(head, body)| {
+        let body = String::from_utf8_lossy(body).into_owned();
+        Answer { status: head.status, retry_after: head.retry_after, body }
+    }))
 }
 
 /// A moment of the wall clock by the monotonic one; now, where it has passed.
