@@ -32,6 +32,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The private listener: `/metrics` and health.
     pub metrics_listen: SocketAddr,
+    /// Threads that serve requests; 0: half of the cores, at least one.
+    pub threads: usize,
     /// How clients reach the gateway from outside: in links.
     #[serde(deserialize_with = "url")]
     pub public_url: Url,
@@ -299,6 +301,15 @@ impl Settings {
             "auth.bcrypt_cost must be at least 10 in production",
         );
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Inconsistent(wrong)) }
+    }
+
+    /// How many threads serve requests. By default half of the cores, at least one: the other half belongs to the broker
+    /// and the database, and on two cores a second thread makes every request dearer (wake-ups, stolen tasks, cold caches).
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
+            threads => threads,
+        }
     }
 
     /// How long a request may take, not counting what it asked to wait.

@@ -24,8 +24,7 @@ struct Arguments {
     check_config: bool,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let settings = Settings::load(arguments.config.as_deref())?;
     if arguments.check_config {
@@ -33,6 +32,12 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::start(&settings.log)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads()).enable_all().build()?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let gateway = Gateway::start(settings).await?;

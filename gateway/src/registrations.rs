@@ -234,7 +234,8 @@ async fn list(
                   currency, hold_expires_at, waitlist_seq, reason, created_at, updated_at
          FROM     student_registrations
          WHERE    ($1::uuid IS NULL OR student_id = $1)
-                  AND ($2::text IS NULL OR status = $2)
+                  AND ($2::text IS NULL
+                       OR status = $2 AND phase = CASE WHEN $2 IN ('seat_held', 'payment_submitted') THEN 'held' ELSE $2 END)
                   AND ($3::uuid IS NULL OR batch_id = $3)
                   AND ($4::uuid IS NULL OR id < $4)
          ORDER BY id DESC

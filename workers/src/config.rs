@@ -139,6 +139,8 @@ pub struct Secrets {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
+    /// Threads of this process; 0: half of the cores, at least one.
+    pub threads: usize,
     /// Consumers a pool.
     pub consumers: u32,
     /// Deliveries (arrays of up to 64 events) a consumer may hold.
@@ -228,6 +230,16 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
+}
+
+impl Runtime {
+    /// How many threads run the tasks: as in the gateway, half of the cores unless told.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
+            threads => threads,
+        }
+    }
 }
 
 impl Settings {

@@ -14,6 +14,7 @@ impl Default for Settings {
             environment: Environment::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9100)),
+            threads: 0,
             public_url: Url::parse("http://127.0.0.1:8080").expect("a literal URL"),
             database: Database::default(),
             amqp: Amqp::default(),

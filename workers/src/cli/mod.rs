@@ -51,7 +51,8 @@ enum Command {
 pub fn main(cli: Cli) -> anyhow::Result<()> {
     let settings = Settings::load(cli.config)?;
     telemetry::init(&settings.log, matches!(cli.command, Command::Run(_)));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(settings.runtime.threads()).enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, settings).await,

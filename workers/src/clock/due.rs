@@ -70,7 +70,7 @@ pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Uns
     let holds = sqlx::query!(
         r#"SELECT id, hold_expires_at AS "hold_expires_at!"
              FROM student_registrations
-            WHERE status = 'seat_held'
+            WHERE status = 'seat_held' AND phase = 'held'
               AND hold_expires_at < now() - make_interval(secs => $1)
               AND (id, hold_expires_at) NOT IN (SELECT * FROM UNNEST($2::uuid[], $3::timestamptz[]))
             ORDER BY hold_expires_at
@@ -141,7 +141,7 @@ pub(super) async fn reminders(pool: &PgPool, settings: &Clock, unsettled: &mut U
              JOIN courses c             ON c.id = b.course_id
              JOIN users u               ON u.id = r.student_id
              LEFT JOIN user_profiles up ON up.user_id = u.id
-            WHERE r.status = 'seat_held'
+            WHERE r.status = 'seat_held' AND r.phase = 'held'
               AND NOT r.provisional
               AND r.hold_expires_at BETWEEN now() AND now() + make_interval(mins => $1)
               AND r.updated_at < r.hold_expires_at - make_interval(mins => $1)

@@ -215,7 +215,7 @@ async fn active_registrations(
             SELECT student_id, batch_id
             FROM student_registrations r
             WHERE r.student_id = asked.student_id AND r.batch_id = asked.batch_id
-              AND r.status IN ('submitted', 'under_review', 'seat_held', 'payment_submitted', 'waitlisted', 'confirmed')
+              AND r.phase IN ('submitted', 'under_review', 'held', 'waitlisted', 'confirmed')
             OFFSET 0  -- by its own index for each, whatever the statistics say
         ) r
         "#,

@@ -302,7 +302,7 @@ impl Seats {
             CROSS JOIN LATERAL (
                 SELECT r.id, r.waitlist_seq
                 FROM student_registrations r
-                WHERE r.batch_id = free.batch_id AND r.status = 'waitlisted'
+                WHERE r.batch_id = free.batch_id AND r.phase = 'waitlisted'
                 ORDER BY r.waitlist_seq
                 LIMIT free.seats
             ) AS head

@@ -164,8 +164,9 @@ impl<E: Effect> EffectSettler<E> {
                 Err(failure) => Fate::of_failure(failure),
                 Ok(_) => {
                     let outcome = outcomes.next().expect("as many outcomes as successes");
-                    if !E::LEAF && is_fresh(&events[position], settled.get(&delivery.id)) {
-                        rows.push(&events[position], delivery, &outcome)?;
+                    let row = settled.get(&delivery.id);
+                    if !E::LEAF && is_fresh(&events[position], row) {
+                        rows.push(&events[position], delivery, &outcome, row)?;
                     }
                     let follow_ups = self.follow_ups(context, &events[position], delivery, &outcome);
                     Fate::Settled { state: outcome.state(), follow_ups, told: None }

@@ -38,6 +38,18 @@ impl Failure {
         }
     }
 
+    /// A row that another transaction wrote since it was looked up, where this constraint keeps it unique, is a race.
+    pub fn race_on(constraint: &str) -> impl Fn(sqlx::Error) -> Self {
+        move |error| match &error {
+            sqlx::Error::Database(database)
+                if database.is_unique_violation() && database.constraint() == Some(constraint) =>
+            {
+                Failure::Race
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Puts one event off, with a reason.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Failure::Retry(reason.into())

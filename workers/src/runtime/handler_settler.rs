@@ -83,7 +83,9 @@ impl<H: Handler> HandlerSettler<H> {
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id).collect();
         let settled = if H::LEAF { HashMap::new() } else { known(&mut connection, &ids).await? };
         let (fresh, indexes) = fresh(events, positions, deliveries, &settled);
-        let outcomes = self.apply(context, &mut connection, events, positions, &fresh, &indexes).await?;
+        let origin = |index: &usize| (&events[positions[*index]], settled.get(&deliveries[*index].id));
+        let origins: Vec<_> = indexes.iter().map(origin).collect();
+        let outcomes = self.apply(context, &mut connection, &fresh, &origins).await?;
         let mut fates: Vec<Fate> = Vec::with_capacity(deliveries.len());
         let mut outcomes = fresh.iter().zip(outcomes).peekable();
         for (delivery, position) in deliveries.iter().zip(positions) {
@@ -99,14 +101,13 @@ impl<H: Handler> HandlerSettler<H> {
         Ok(fates)
     }
 
+    /// Applies and settles these, each with the event that it came in and the failed operation that it replays, if any.
     async fn apply(
         &self,
         context: &Context,
         connection: &mut PgConnection,
-        events: &[RawEvent],
-        positions: &[usize],
         fresh: &[Delivery<H::Command>],
-        indexes: &[usize],
+        origins: &[(&RawEvent, Option<&SettledRow>)],
     ) -> Result<Vec<Outcome<H::Result, H::Memo>>, Failure> {
         if fresh.is_empty() {
             return Ok(Vec::new());
@@ -125,8 +126,8 @@ impl<H: Handler> HandlerSettler<H> {
         let started = std::time::Instant::now();
         if !H::LEAF {
             let mut rows = NewRows::default();
-            for ((delivery, outcome), index) in fresh.iter().zip(&outcomes).zip(indexes) {
-                rows.push(&events[positions[*index]], delivery, outcome)?;
+            for ((delivery, outcome), (event, failed)) in fresh.iter().zip(&outcomes).zip(origins) {
+                rows.push(event, delivery, outcome, *failed)?;
             }
             rows.settle(&mut tx).await?;
         }
@@ -238,7 +239,7 @@ where
     M: serde::de::DeserializeOwned + Default,
 {
     row.filter(|row| row.state != "failed" && row.fingerprint == event.fingerprint.as_bytes())
-        .map(|row| serde_json::from_value(row.outcome.clone()).map_err(Failure::poison))
+        .map(|row| row.decided().map_err(Failure::poison))
         .transpose()
 }
 

@@ -1,11 +1,11 @@
-//! The table `operations`: inbox, result and outbox in one. Settling is one statement; if it writes fewer rows than
-//! events, another worker holds the same event, and the whole transaction starts again.
+//! The table `operations`: inbox, result and outbox in one. Settling is one statement; where it
+//! meets a row that was not there before, another worker settled the same event, and the whole transaction starts again.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use contracts::Outcome;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,7 +16,24 @@ use super::{failure::Failure, handler::Delivery, raw_event::RawEvent};
 pub struct SettledRow {
     pub state: String,
     pub outcome: Value,
+    pub memo: Option<Vec<u8>>,
     pub fingerprint: Vec<u8>,
+}
+
+impl SettledRow {
+    /// What was decided, with what the follow-ups need.
+    ///
+    /// # Errors
+    /// Where the row holds another shape than the kind has.
+    pub fn decided<R: DeserializeOwned, M: DeserializeOwned + Default>(&self) -> serde_json::Result<Outcome<R, M>> {
+        match &self.memo {
+            Some(memo) => {
+                let verdict = serde_json::from_value(self.outcome.clone())?;
+                Ok(Outcome { verdict, memo: serde_json::from_slice(memo)? })
+            }
+            None => serde_json::from_value(self.outcome.clone()),
+        }
+    }
 }
 
 /// The operations among these ids that are settled.
@@ -24,18 +41,29 @@ pub struct SettledRow {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn settled(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, SettledRow>> {
-    let rows = sqlx::query!("SELECT id, state, outcome, fingerprint FROM operations WHERE id = ANY($1)", ids)
+    let rows = sqlx::query!("SELECT id, state, outcome, memo, fingerprint FROM operations WHERE id = ANY($1)", ids)
         .fetch_all(conn)
         .await?;
     Ok(rows
         .into_iter()
-        .map(|row| (row.id, SettledRow { state: row.state, outcome: row.outcome, fingerprint: row.fingerprint }))
+        .map(|row| {
+            let (id, state, outcome, memo, fingerprint) = (row.id, row.state, row.outcome, row.memo, row.fingerprint);
+            (id, SettledRow { state, outcome, memo, fingerprint })
+        })
         .collect())
 }
 
-/// Rows to settle, column by column, as UNNEST takes them.
+/// Rows to settle.
 #[derive(Default)]
 pub struct NewRows {
+    new: Columns,
+    /// Of operations that had failed, and were replayed by an operator.
+    replayed: Columns,
+}
+
+/// Column by column, as UNNEST takes them.
+#[derive(Default)]
+struct Columns {
     ids: Vec<Uuid>,
     kinds: Vec<String>,
     parents: Vec<Option<Uuid>>,
@@ -43,12 +71,13 @@ pub struct NewRows {
     fingerprints: Vec<Vec<u8>>,
     states: Vec<String>,
     outcomes: Vec<String>,
+    memos: Vec<Option<Vec<u8>>>,
     subjects: Vec<String>,
     accepted: Vec<DateTime<Utc>>,
 }
 
 impl NewRows {
-    /// Adds the outcome of one event.
+    /// Adds the outcome of one event, and which row it has already, if any: one that failed.
     ///
     /// # Errors
     /// [`Failure::Data`] where the outcome does not serialise.
@@ -57,40 +86,52 @@ impl NewRows {
         event: &RawEvent,
         delivery: &Delivery<C>,
         outcome: &Outcome<R, M>,
+        failed: Option<&SettledRow>,
     ) -> Result<(), Failure> {
-        self.ids.push(event.id);
-        self.kinds.push(event.kind.to_string());
-        self.parents.push(event.parent);
-        self.principals.push(delivery.principal.user_id().map(|_| delivery.principal.to_string()));
-        self.fingerprints.push(event.fingerprint.as_bytes().to_vec());
-        self.states.push(outcome.state().to_owned());
-        self.outcomes.push(serde_json::to_string(outcome).map_err(|error| Failure::Data(Box::new(error)))?);
-        self.subjects.push(event.subject.clone());
-        self.accepted.push(delivery.accepted_at);
+        let unfit = |error: serde_json::Error| Failure::Data(Box::new(error));
+        let memo = serde_json::to_vec(&outcome.memo).map_err(unfit)?;
+        let rows = if failed.is_some() { &mut self.replayed } else { &mut self.new };
+        rows.ids.push(event.id);
+        rows.kinds.push(event.kind.to_string());
+        rows.parents.push(event.parent);
+        rows.principals.push(delivery.principal.user_id().map(|_| delivery.principal.to_string()));
+        rows.fingerprints.push(event.fingerprint.as_bytes().to_vec());
+        rows.states.push(outcome.state().to_owned());
+        rows.outcomes.push(serde_json::to_string(&outcome.verdict).map_err(unfit)?);
+        rows.memos.push((memo != b"null").then_some(memo));
+        rows.subjects.push(event.subject.clone());
+        rows.accepted.push(delivery.accepted_at);
         Ok(())
     }
 
-    /// Writes all rows, in id order (unsorted overlapping batches deadlock, even with ON CONFLICT).
+    /// Writes all rows, in id order: transactions that settle some of the same events never wait for each other in a ring.
     ///
     /// # Errors
     /// [`Failure::Race`] where another worker settled one of them meanwhile.
-    pub async fn settle(self, conn: &mut PgConnection) -> Result<(), Failure> {
-        let expected = self.ids.len() as u64;
-        if expected == 0 {
+    pub async fn settle(mut self, conn: &mut PgConnection) -> Result<(), Failure> {
+        #[cfg(feature = "planted-bugs")]
+        if super::planted::inbox_off() {
+            self.new.forget(&settled(conn, &self.new.ids).await?);
+        }
+        self.new.insert(conn).await?;
+        self.replayed.replace(conn).await
+    }
+}
+
+impl Columns {
+    async fn insert(&self, conn: &mut PgConnection) -> Result<(), Failure> {
+        if self.ids.is_empty() {
             return Ok(());
         }
-        let written = sqlx::query!(
+        sqlx::query!(
             r#"
             INSERT INTO operations
-                  (id, kind, parent_id, principal, fingerprint, state, outcome, subject, accepted_at)
-            SELECT id, kind, parent_id, principal, fingerprint, state, outcome::jsonb, subject, accepted_at
+                  (id, kind, parent_id, principal, fingerprint, state, outcome, memo, subject, accepted_at)
+            SELECT id, kind, parent_id, principal, fingerprint, state, outcome::jsonb, memo, subject, accepted_at
               FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::text[], $7::text[],
-                          $8::text[], $9::timestamptz[])
-                AS new (id, kind, parent_id, principal, fingerprint, state, outcome, subject, accepted_at)
+                          $8::bytea[], $9::text[], $10::timestamptz[])
+                AS new (id, kind, parent_id, principal, fingerprint, state, outcome, memo, subject, accepted_at)
              ORDER BY id
-                ON CONFLICT (id) DO UPDATE
-               SET state = excluded.state, outcome = excluded.outcome, settled_at = now()
-             WHERE operations.state = 'failed'
             "#,
             &self.ids,
             &self.kinds,
@@ -99,16 +140,56 @@ impl NewRows {
             &self.fingerprints,
             &self.states,
             &self.outcomes,
+            &self.memos as &[Option<Vec<u8>>],
             &self.subjects,
             &self.accepted,
         )
         .execute(conn)
-        .await?
-        .rows_affected();
-        #[cfg(feature = "planted-bugs")]
-        if super::planted::inbox_off() {
+        .await
+        .map_err(Failure::race_on("operations_pkey"))?;
+        Ok(())
+    }
+
+    async fn replace(&self, conn: &mut PgConnection) -> Result<(), Failure> {
+        if self.ids.is_empty() {
             return Ok(());
         }
-        if written == expected { Ok(()) } else { Err(Failure::Race) }
+        let replaced = sqlx::query!(
+            r#"
+            UPDATE operations o
+               SET state = new.state, outcome = new.outcome::jsonb, memo = new.memo, settled_at = now()
+              FROM (SELECT *
+                      FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS new (id, state, outcome, memo)
+                     ORDER BY id) AS new
+             WHERE o.id = new.id AND o.state = 'failed'
+            "#,
+            &self.ids,
+            &self.states,
+            &self.outcomes,
+            &self.memos as &[Option<Vec<u8>>],
+        )
+        .execute(conn)
+        .await?
+        .rows_affected();
+        if replaced == self.ids.len() as u64 { Ok(()) } else { Err(Failure::Race) }
+    }
+
+    /// Leaves out what is written already.
+    #[cfg(feature = "planted-bugs")]
+    fn forget(&mut self, written: &HashMap<Uuid, SettledRow>) {
+        for index in
+            (0..self.ids.len()).rev().filter(|index| written.contains_key(&self.ids[*index])).collect::<Vec<_>>()
+        {
+            self.ids.remove(index);
+            self.kinds.remove(index);
+            self.parents.remove(index);
+            self.principals.remove(index);
+            self.fingerprints.remove(index);
+            self.states.remove(index);
+            self.outcomes.remove(index);
+            self.memos.remove(index);
+            self.subjects.remove(index);
+            self.accepted.remove(index);
+        }
     }
 }
