@@ -17,8 +17,10 @@ use uuid::Uuid;
 use crate::support::{SETTLED_LIMIT, Workers, count, event, settled, student, take_events};
 
 const FOUR: (&str, &str) = ("REGISTRAR__PARTITIONS__PAYMENTS", "4");
-/// Batches of one delivery, so that a process can be ended in the middle.
-const SMALL_BATCHES: [(&str, &str); 2] = [FOUR, ("REGISTRAR__RUNTIME__BATCH_MAX", "1")];
+/// Batches of one delivery, so that a process can be ended in the middle; and fewer held than there are, so that somebody
+/// who took over too early would get later ones.
+const SMALL_BATCHES: [(&str, &str); 3] =
+    [FOUR, ("REGISTRAR__RUNTIME__BATCH_MAX", "1"), ("REGISTRAR__RUNTIME__PREFETCH", "40")];
 
 fn split(payments: u16) -> Partitions {
     Partitions::of_payments(payments).expect("not too many")
@@ -119,7 +121,7 @@ async fn a_partition_holds_the_events_of_its_students_and_nothing_else() {
 /// each instalment tells the order in which they were settled.
 #[tokio::test]
 async fn the_order_of_each_student_holds_though_processes_die_and_stop() {
-    const ROUNDS: usize = 80;
+    const ROUNDS: usize = 150;
     let sandbox = Sandbox::new("partition_order").await;
     let held = Held::seats(&sandbox, 40).await;
     let publisher = publisher(&sandbox, 4).await;
@@ -269,6 +271,7 @@ async fn what_another_number_of_partitions_has_left_is_settled_with_a_warning() 
         eventually("all are settled", SETTLED_LIMIT, || async { settled_number(&sandbox).await == published }).await;
         process.wait_for_output(WARNING).await;
         assert!(process.terminate().await.success());
+        assert!(!process.output().contains("ERROR"), "{}", process.output());
     }
     take_follow_ups(&sandbox).await;
     sandbox.close().await;
