@@ -54,7 +54,8 @@ pub trait Command: Serialize + DeserializeOwned + JsonSchema + Clone + std::fmt:
     /// The queue it travels in.
     const QUEUE: Queue;
 
-    /// What must stay in order among itself, should the queue be split: the CloudEvents `subject`, at most 320 bytes.
+    /// What must stay in order among itself: the CloudEvents `subject`, at most 320 bytes. Where the queue is split, all
+    /// events of a key go to one partition, so kinds whose order among each other matters must name the same thing.
     fn partition_key(&self) -> String;
 
     /// How many rows it writes, for sizing batches. At least 1.

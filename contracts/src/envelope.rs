@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Command, Fingerprint, Principal, Queue, TraceParent};
+use crate::{Command, Fingerprint, KeyHash, Partitions, Principal, Queue, TraceParent, WorkQueue};
 
 /// The content type of every message body.
 pub const CONTENT_TYPE: &str = "application/cloudevents-batch+json";
@@ -129,6 +129,8 @@ pub struct NewEvent {
     pub id: Uuid,
     /// Where it goes.
     pub queue: Queue,
+    /// Of its partition key: into which part of a queue that is split.
+    pub key: KeyHash,
     /// The command's `KIND`, for metrics.
     pub kind: &'static str,
     /// The encoded [`Event`].
@@ -192,7 +194,14 @@ impl Draft {
             error_text: None,
             data: &self.data,
         };
-        NewEvent { id, queue: self.queue, kind: self.kind, bytes: event.encode(), fingerprint: self.fingerprint }
+        NewEvent {
+            id,
+            queue: self.queue,
+            key: KeyHash::of(&self.subject),
+            kind: self.kind,
+            bytes: event.encode(),
+            fingerprint: self.fingerprint,
+        }
     }
 }
 
@@ -200,6 +209,11 @@ impl NewEvent {
     /// Wraps a command. One serialisation of the data, one of the envelope.
     pub fn new<C: Command>(id: Uuid, command: &C, origin: &Origin<'_>) -> Self {
         Draft::new(command).event(id, origin)
+    }
+
+    /// The queue, or the part of it, that it goes to.
+    pub fn place(&self, partitions: Partitions) -> WorkQueue {
+        partitions.place(self.queue, self.key)
     }
 }
 

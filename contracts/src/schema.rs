@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    CATALOG, Queue,
+    CATALOG, Partitions, Queue,
     catalog::Kind,
     envelope::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONTENT_TYPE},
 };
@@ -110,9 +110,18 @@ fn channel(queue: Queue) -> Value {
     let messages: Map<String, Value> = kinds_of(queue)
         .map(|kind| (kind.name.to_owned(), json!({ "$ref": format!("#/components/messages/{}", kind.name) })))
         .collect();
+    let mut description =
+        format!("The work queue of the pool `{name}`. Publish to the exchange `commands` with this routing key.");
+    if Partitions::may_split(queue) {
+        description.push_str(&format!(
+            " An installation may split it into `{name}.0`, `{name}.1`, …, by the 64-bit FNV-1a hash of an event's subject, \
+             its high half folded into the low one by exclusive or, modulo their number. What is published here all the \
+             same is settled, in no order with the rest."
+        ));
+    }
     json!({
         "address": name,
-        "description": format!("The work queue of the pool `{name}`. Publish to the exchange `commands` with this routing key."),
+        "description": description,
         "messages": messages,
         "bindings": { "amqp": {
             "is": "queue",

@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use contracts::Partitions;
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -41,6 +42,8 @@ pub struct Settings {
     pub database: Database,
     /// RabbitMQ.
     pub amqp: Amqp,
+    /// Which queues are split; the same as the workers'.
+    pub partitions: Partitions,
     /// Redis, which may be absent.
     pub redis: Redis,
     /// Where files lie.

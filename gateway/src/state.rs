@@ -72,7 +72,7 @@ impl App {
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
         let db = pool(&settings.database)?;
         let redis = redis(&settings.redis)?;
-        let mut amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "gateway");
+        let mut amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "gateway").split(settings.partitions);
         amqp.in_flight_max = settings.amqp.in_flight_max;
         amqp.window = settings.amqp.window;
         amqp.confirm_timeout = Duration::from_millis(settings.amqp.confirm_timeout_ms);
@@ -113,7 +113,7 @@ impl App {
 
     /// Settings for a connection of one's own to the broker.
     pub fn amqp_settings(&self, name: &str) -> AmqpSettings {
-        AmqpSettings::new(self.settings.amqp.url.expose_secret(), name)
+        AmqpSettings::new(self.settings.amqp.url.expose_secret(), name).split(self.settings.partitions)
     }
 }
 

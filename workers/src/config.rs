@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use contracts::Partitions;
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
@@ -43,6 +44,8 @@ pub struct Settings {
     pub database: Database,
     /// RabbitMQ.
     pub amqp: Amqp,
+    /// Which queues are split; the same as the gateways'.
+    pub partitions: Partitions,
     /// The mail server.
     pub smtp: Smtp,
     /// The file store.

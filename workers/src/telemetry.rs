@@ -17,10 +17,15 @@ const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const EVENTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
+/// lapin reports as an error, besides returning it, that a queue that was asked for is not there; whoever asked says what
+/// that means. A filter that names the target wins.
+const RETURNED_ANYWAY: &str = "lapin::channel=off";
+
 /// Starts logging: to stderr for a command, as configured for a running pool.
 pub fn init(log: &Log, running: bool) {
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = if running { filter } else { EnvFilter::new("warn") };
+    let filter = if running { log.filter.as_str() } else { "warn" };
+    let filter = EnvFilter::try_new(format!("{RETURNED_ANYWAY},{filter}"))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{RETURNED_ANYWAY},info")));
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init(),

@@ -79,25 +79,39 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Queue;
+    use crate::{Queue, WorkQueue};
 
     fn item(target: Target, size: usize) -> Item {
         Item { target, bytes: vec![b'1'; size].into(), waiter: Waiter::nobody() }
     }
 
+    const PAYMENTS: WorkQueue = WorkQueue::whole(Queue::Payments);
+
     #[test]
     fn arrays_keep_to_their_limits_and_targets_take_turns() {
         let mut lanes = Lanes::default();
+        let (payments, email) = (Target::Command(PAYMENTS), Target::Command(WorkQueue::whole(Queue::Email)));
         for _ in 0..100 {
-            lanes.push(item(Target::Command(Queue::Payments), 10));
+            lanes.push(item(payments.clone(), 10));
         }
         for _ in 0..3 {
-            lanes.push(item(Target::Command(Queue::Email), BATCH_BYTES_MAX / 2));
+            lanes.push(item(email.clone(), BATCH_BYTES_MAX / 2));
         }
         let sizes: Vec<_> =
             std::iter::from_fn(|| lanes.pop()).map(|array| (array.target, array.waiters.len())).collect();
-        let (payments, email) = (Target::Command(Queue::Payments), Target::Command(Queue::Email));
         assert_eq!(sizes, [(payments.clone(), 64), (email.clone(), 1), (payments, 36), (email.clone(), 1), (email, 1)]);
         assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn an_array_holds_events_of_one_partition() {
+        let mut lanes = Lanes::default();
+        let target = |number| Target::Command(WorkQueue::partition(Queue::Payments, number));
+        for number in [0, 1, 0, 1, 1] {
+            lanes.push(item(target(number), 10));
+        }
+        let arrays: Vec<_> =
+            std::iter::from_fn(|| lanes.pop()).map(|array| (array.target, array.waiters.len())).collect();
+        assert_eq!(arrays, [(target(0), 2), (target(1), 3)]);
     }
 }

@@ -93,7 +93,7 @@ async fn listen(settings: &AmqpSettings) -> Result<(Connection, Consumer), Conne
     let connection = open(settings).await?;
     let build = async {
         let channel = connection.create_channel().await?;
-        topology::declare(&channel).await?;
+        topology::declare(&channel, settings.partitions).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
         let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
         let name = queue.name().clone();

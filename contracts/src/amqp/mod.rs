@@ -12,6 +12,8 @@ pub mod topology;
 
 use std::time::Duration;
 
+use crate::Partitions;
+
 pub use connection::{Backoff, ConnectError, open};
 pub use live::{LiveMessage, LiveOperation};
 pub use publisher::{PublishError, Publisher, Target};
@@ -31,6 +33,8 @@ pub struct AmqpSettings {
     pub in_flight_max: usize,
     /// AMQP messages waiting for a confirm at most; events that come meanwhile gather into arrays.
     pub window: usize,
+    /// Which queues are split, the same for all programs.
+    pub partitions: Partitions,
 }
 
 impl AmqpSettings {
@@ -43,7 +47,14 @@ impl AmqpSettings {
             confirm_timeout: Duration::from_secs(5),
             in_flight_max: 16_384,
             window: 8,
+            partitions: Partitions::default(),
         }
+    }
+
+    /// With queues split.
+    #[must_use]
+    pub fn split(self, partitions: Partitions) -> Self {
+        Self { partitions, ..self }
     }
 }
 
@@ -55,6 +66,7 @@ impl std::fmt::Debug for AmqpSettings {
             .field("confirm_timeout", &self.confirm_timeout)
             .field("in_flight_max", &self.in_flight_max)
             .field("window", &self.window)
+            .field("partitions", &self.partitions)
             .finish_non_exhaustive()
     }
 }

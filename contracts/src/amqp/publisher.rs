@@ -26,15 +26,15 @@ use super::{
     open,
     topology::{self, Rung},
 };
-use crate::{Queue, envelope::CONTENT_TYPE, envelope::NewEvent};
+use crate::{Partitions, Queue, WorkQueue, envelope::CONTENT_TYPE, envelope::NewEvent};
 
 /// Where an event goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// To its pool.
-    Command(Queue),
+    Command(WorkQueue),
     /// To its pool, after the rung's delay.
-    Retry(Queue, &'static str),
+    Retry(WorkQueue, &'static str),
     /// To be tried alone.
     Quarantine(Queue),
     /// To the dead letters.
@@ -45,17 +45,17 @@ pub enum Target {
 
 impl Target {
     /// The rung for the n-th retry of an event of this queue.
-    pub fn retry(queue: Queue, attempt: u16) -> Self {
+    pub fn retry(queue: WorkQueue, attempt: u16) -> Self {
         Target::Retry(queue, Rung::for_attempt(attempt).name)
     }
 
     fn address(&self) -> (&'static str, String, FieldTable) {
         let mut headers = FieldTable::default();
         match self {
-            Target::Command(queue) => (topology::COMMANDS, queue.name().to_owned(), headers),
+            Target::Command(queue) => (topology::COMMANDS, queue.to_string(), headers),
             Target::Retry(queue, rung) => {
                 headers.insert(topology::DELAY_HEADER.into(), AMQPValue::LongString((*rung).into()));
-                (topology::RETRY, queue.name().to_owned(), headers)
+                (topology::RETRY, queue.to_string(), headers)
             }
             Target::Quarantine(queue) => (topology::DEAD, topology::quarantine(*queue), headers),
             Target::Dead | Target::Undecodable => (topology::DEAD, topology::DEAD.to_owned(), headers),
@@ -89,6 +89,7 @@ struct Shared {
     state: AtomicU8,
     in_flight: Arc<Semaphore>,
     confirm_timeout: Duration,
+    partitions: Partitions,
     #[cfg(feature = "planted-bugs")]
     ignore_confirms: std::sync::atomic::AtomicBool,
 }
@@ -108,6 +109,7 @@ impl Publisher {
             state: AtomicU8::new(DOWN),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             confirm_timeout: settings.confirm_timeout,
+            partitions: settings.partitions,
             #[cfg(feature = "planted-bugs")]
             ignore_confirms: std::sync::atomic::AtomicBool::new(false),
         });
@@ -139,7 +141,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`], at the latest after the confirm timeout, at once where the broker is known to be away.
     pub async fn publish(&self, event: NewEvent) -> Result<(), PublishError> {
-        let confirmed = self.send(Target::Command(event.queue), event.bytes)?;
+        let confirmed = self.send(Target::Command(event.place(self.shared.partitions)), event.bytes)?;
         self.confirmed(confirmed).await
     }
 
@@ -148,7 +150,8 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`] of the first that failed; others may be durable.
     pub async fn publish_all(&self, events: impl IntoIterator<Item = NewEvent>) -> Result<(), PublishError> {
-        self.publish_to(events.into_iter().map(|event| (Target::Command(event.queue), event.bytes))).await
+        let partitions = self.shared.partitions;
+        self.publish_to(events.into_iter().map(|event| (Target::Command(event.place(partitions)), event.bytes))).await
     }
 
     /// Publishes encoded events to any target; `Ok` once all are durable.
@@ -342,7 +345,7 @@ async fn connect(settings: &AmqpSettings) -> Result<Link, ConnectError> {
     let connection = open(settings).await?;
     let build = async {
         let commands = connection.create_channel().await?;
-        topology::declare(&commands).await?;
+        topology::declare(&commands, settings.partitions).await?;
         commands.confirm_select(ConfirmSelectOptions::default()).await?;
         let live = connection.create_channel().await?;
         Ok((commands, live))

@@ -1,17 +1,20 @@
 //! Exchanges and queues, derived from [`Queue::ALL`]. Declared by whoever connects, with the same arguments on RabbitMQ
 //! 3.10 and 4.x; everything that may change later belongs into policies, not here.
 //!
-//! A work queue dead-letters into its quarantine, the quarantine into `dead`, and a retry queue back into `commands`.
+//! A work queue dead-letters into its quarantine, the quarantine into `dead`, and a retry queue back into `commands`. The
+//! partitions of a queue share the quarantine of its pool, and the queue itself is always there: nothing that still bears
+//! its name goes astray.
 
 use std::time::Duration;
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
 };
 
-use crate::Queue;
+use crate::{Partitions, Queue, WorkQueue};
 
 /// Direct; the routing key is the queue.
 pub const COMMANDS: &str = "commands";
@@ -69,8 +72,9 @@ pub fn quarantine(queue: Queue) -> String {
 }
 
 /// Every queue with a name that we declare, for tools and tests.
-pub fn queue_names() -> Vec<String> {
+pub fn queue_names(partitions: Partitions) -> Vec<String> {
     let mut names: Vec<String> = Queue::ALL.into_iter().map(|queue| queue.name().to_owned()).collect();
+    names.extend(partitions_of_all(partitions).map(|partition| partition.to_string()));
     names.extend(Queue::ALL.into_iter().map(quarantine));
     names.extend(LADDER.iter().map(Rung::queue));
     names.extend([DEAD.to_owned(), UNROUTABLE.to_owned()]);
@@ -81,7 +85,7 @@ pub fn queue_names() -> Vec<String> {
 ///
 /// # Errors
 /// Where a queue exists with other arguments, or the channel ends.
-pub async fn declare(channel: &Channel) -> lapin::Result<()> {
+pub async fn declare(channel: &Channel, partitions: Partitions) -> lapin::Result<()> {
     declare_exchanges(channel).await?;
     for queue in Queue::ALL {
         let quarantine = quarantine(queue);
@@ -89,6 +93,14 @@ pub async fn declare(channel: &Channel) -> lapin::Result<()> {
         bind(channel, queue.name(), COMMANDS, queue.name(), FieldTable::default()).await?;
         declare_queue(channel, &quarantine, work_arguments(QUARANTINE_DELIVERY_LIMIT, DEAD, Some(DEAD))).await?;
         bind(channel, &quarantine, DEAD, &quarantine, FieldTable::default()).await?;
+    }
+    for partition in partitions_of_all(partitions) {
+        let name = partition.to_string();
+        let mut arguments = work_arguments(DELIVERY_LIMIT, DEAD, Some(&quarantine(partition.queue())));
+        // One consumer at a time, whoever else subscribes: another takes over when it is gone, and the order holds.
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        declare_queue(channel, &name, arguments).await?;
+        bind(channel, &name, COMMANDS, &name, FieldTable::default()).await?;
     }
     for rung in LADDER {
         let mut arguments = work_arguments(DEAD_DELIVERY_LIMIT, COMMANDS, None);
@@ -121,14 +133,58 @@ pub struct Depth {
 ///
 /// # Errors
 /// Where a queue is missing, or the channel ends.
-pub async fn depths(channel: &Channel) -> lapin::Result<Vec<Depth>> {
+pub async fn depths(channel: &Channel, partitions: Partitions) -> lapin::Result<Vec<Depth>> {
     let mut depths = Vec::new();
-    for name in queue_names() {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
-        depths.push(Depth { queue: name, messages: queue.message_count(), consumers: queue.consumer_count() });
+    for name in queue_names(partitions) {
+        depths.push(depth(channel, name).await?);
     }
     Ok(depths)
+}
+
+/// What another partitioning has left: the whole queue where it is split now (it is always there), and the partitions
+/// beyond those of now, up to the first that is not there. Such a queue may still hold events, or get some from the retry
+/// ladder.
+///
+/// # Errors
+/// Where the connection ends.
+pub async fn leftovers(
+    connection: &Connection,
+    queue: Queue,
+    partitions: Partitions,
+) -> lapin::Result<Vec<(WorkQueue, Depth)>> {
+    let mut found = Vec::new();
+    if !Partitions::may_split(queue) {
+        return Ok(found);
+    }
+    let beyond = if partitions.splits(queue) { partitions.count(queue) } else { 0 };
+    let whole = partitions.splits(queue).then_some(WorkQueue::whole(queue));
+    let channel = connection.create_channel().await?;
+    for left in whole.into_iter().chain((beyond..Partitions::MAX).map(|number| WorkQueue::partition(queue, number))) {
+        match depth(&channel, left.to_string()).await {
+            Ok(depth) => found.push((left, depth)),
+            // The refusal has closed the channel.
+            Err(error) if is_not_found(&error) => return Ok(found),
+            Err(error) => return Err(error),
+        }
+    }
+    channel.close(200, "bye".into()).await?;
+    Ok(found)
+}
+
+/// The partitions of all queues that are split.
+fn partitions_of_all(partitions: Partitions) -> impl Iterator<Item = WorkQueue> {
+    Queue::ALL.into_iter().flat_map(move |queue| partitions.queues(queue)).filter(|queue| queue.is_partition())
+}
+
+async fn depth(channel: &Channel, name: String) -> lapin::Result<Depth> {
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let queue = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await?;
+    Ok(Depth { queue: name, messages: queue.message_count(), consumers: queue.consumer_count() })
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if *refusal.kind() == not_found)
 }
 
 async fn declare_exchanges(channel: &Channel) -> lapin::Result<()> {

@@ -40,6 +40,9 @@ impl Command for DecidePayment {
     const KIND: &'static str = "payment.decide.v1";
     const QUEUE: Queue = Queue::Payments;
 
+    /// The payment: of two verdicts the first wins. They need no order among the student's own events: only a payment that
+    /// is committed can be named, so it is in no queue any more, and a hold that a rejection renews has another end than
+    /// the one that an [`ExpireHold`](super::ExpireHold) under way means.
     fn partition_key(&self) -> String {
         self.payment_id.to_string()
     }

@@ -1,5 +1,5 @@
 //! `registration.expire_hold.v1`: the clock gives up a seat that was held long enough. It travels in `payments`, behind
-//! every payment that was accepted before the hold's end.
+//! every payment that was accepted before the hold's end; where that queue is split, in the partition of the same student.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -19,14 +19,18 @@ pub struct ExpireHold {
     pub registration_id: Uuid,
     /// The end of the hold that is meant; a renewed hold has another and stays.
     pub hold_expires_at: DateTime<Utc>,
+    /// Whose seat it is. Absent only in events from before queues could be split; those stand in the whole queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student_id: Option<Uuid>,
 }
 
 impl Command for ExpireHold {
     const KIND: &'static str = "registration.expire_hold.v1";
     const QUEUE: Queue = Queue::Payments;
 
+    /// The student, as of the payments that it must not overtake.
     fn partition_key(&self) -> String {
-        self.registration_id.to_string()
+        self.student_id.unwrap_or(self.registration_id).to_string()
     }
 
     fn validate(&self) -> Result<(), Vec<FieldError>> {
@@ -34,6 +38,6 @@ impl Command for ExpireHold {
     }
 
     fn example() -> Self {
-        Self { registration_id: example_id(2), hold_expires_at: example_time() }
+        Self { registration_id: example_id(2), hold_expires_at: example_time(), student_id: Some(example_id(3)) }
     }
 }

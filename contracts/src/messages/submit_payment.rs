@@ -79,6 +79,7 @@ impl Command for SubmitPayment {
     const KIND: &'static str = "payment.submit.v1";
     const QUEUE: Queue = Queue::Payments;
 
+    /// The student: what one sends is settled in the order sent, and before the end of a hold that it beat.
     fn partition_key(&self) -> String {
         self.student_id.to_string()
     }

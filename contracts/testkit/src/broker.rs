@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use contracts::envelope::CONTENT_TYPE;
+use futures::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     options::{
-        BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-        QueueDeleteOptions, QueuePurgeOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -142,6 +143,27 @@ impl Vhost {
         let body = Bytes::from(got.delivery.data);
         close(&channel).await;
         Some(body)
+    }
+
+    /// Takes everything that is ready, for good, in its order. A single active consumer's queue cannot be got from one by
+    /// one.
+    pub(crate) async fn take_all(connection: &Connection, queue: &str) -> Vec<Bytes> {
+        let Some(counts) = Self::counts(connection, queue).await else {
+            return Vec::new();
+        };
+        let channel = channel(connection).await;
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(queue.into(), "take-all".into(), options, FieldTable::default()).await;
+        let ready = counts.ready.try_into().expect("a few messages");
+        let mut deliveries = consumer.expect("nobody else consumes it").take(ready);
+        let mut bodies = Vec::new();
+        while let Some(delivery) = deliveries.next().await {
+            let delivery = delivery.unwrap_or_else(|error| panic!("taking from `{queue}`: {error}"));
+            delivery.acker.ack(BasicAckOptions::default()).await.expect("the channel is open");
+            bodies.push(Bytes::from(delivery.data));
+        }
+        close(&channel).await;
+        bodies
     }
 
     /// Empties a queue.

@@ -115,6 +115,11 @@ impl Sandbox {
         Vhost::get(self.connection().await, queue).await
     }
 
+    /// Takes everything that is ready out of a queue that nobody consumes, for good, in its order.
+    pub async fn take_all(&self, queue: &str) -> Vec<Bytes> {
+        Vhost::take_all(self.connection().await, queue).await
+    }
+
     /// Empties a queue that the test filled on purpose.
     pub async fn purge(&self, queue: &str) {
         Vhost::purge(self.connection().await, queue).await;

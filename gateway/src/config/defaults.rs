@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use contracts::Partitions;
 use secrecy::SecretString;
 use url::Url;
 
@@ -18,6 +19,7 @@ impl Default for Settings {
             public_url: Url::parse("http://127.0.0.1:8080").expect("a literal URL"),
             database: Database::default(),
             amqp: Amqp::default(),
+            partitions: Partitions::default(),
             redis: Redis::default(),
             files: Files::default(),
             secrets: Secrets::default(),

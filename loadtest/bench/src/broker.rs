@@ -5,13 +5,16 @@ use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context as _, bail};
 use contracts::{
-    Queue,
+    Partitions, Queue,
     amqp::{self, AmqpSettings, topology},
 };
 use futures::StreamExt as _;
 use lapin::{
     Channel, Connection,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueuePurgeOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions,
+        QueuePurgeOptions,
+    },
     types::FieldTable,
 };
 use serde::Deserialize;
@@ -22,7 +25,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// A connection of our own to the broker.
 pub struct Broker {
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
+    partitions: Partitions,
 }
 
 /// The events of a queue.
@@ -46,11 +50,11 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker cannot be reached.
-    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+    pub async fn connect(url: &str, partitions: Partitions) -> anyhow::Result<Self> {
         let connection = amqp::open(&AmqpSettings::new(url, "bench")).await?;
         let channel = connection.create_channel().await?;
-        topology::declare(&channel).await?;
-        Ok(Self { channel, _connection: connection })
+        topology::declare(&channel, partitions).await?;
+        Ok(Self { channel, connection, partitions })
     }
 
     /// Messages that are ready in all queues that somebody consumes.
@@ -58,17 +62,25 @@ impl Broker {
     /// # Errors
     /// Where the channel ends.
     pub async fn waiting(&self) -> anyhow::Result<u64> {
-        let depths = topology::depths(&self.channel).await?;
+        let depths = topology::depths(&self.channel, self.partitions).await?;
         Ok(depths.iter().filter(|depth| depth.consumers > 0).map(|depth| u64::from(depth.messages)).sum())
     }
 
-    /// Empties all queues: what an earlier run left belongs to a database that is gone.
+    /// Empties all queues: what an earlier run left belongs to a database that is gone. Its partitions, where it had more
+    /// of them, go as a whole, or they would be consumed.
     ///
     /// # Errors
     /// Where the channel ends.
     pub async fn purge(&self) -> anyhow::Result<()> {
-        for queue in topology::queue_names() {
+        for queue in topology::queue_names(self.partitions) {
             self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.context(queue)?;
+        }
+        for queue in Queue::ALL {
+            let left = topology::leftovers(&self.connection, queue, self.partitions).await?;
+            for (partition, _) in left.into_iter().filter(|(left, _)| left.is_partition()) {
+                let name = partition.to_string();
+                self.channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.context(name)?;
+            }
         }
         Ok(())
     }
@@ -78,7 +90,7 @@ impl Broker {
     /// # Errors
     /// Where the channel ends, or a message is no array of events.
     pub async fn take_unconsumed(&self, queue: Queue) -> anyhow::Result<Taken> {
-        let depths = topology::depths(&self.channel).await?;
+        let depths = topology::depths(&self.channel, self.partitions).await?;
         match depths.iter().any(|depth| depth.queue == queue.name() && depth.consumers > 0) {
             true => Ok(Taken::default()),
             false => self.take_all(queue).await,
@@ -90,7 +102,7 @@ impl Broker {
     /// # Errors
     /// Where somebody else consumes it, the channel ends, or a message is no array of events.
     pub async fn take_all(&self, queue: Queue) -> anyhow::Result<Taken> {
-        let depths = topology::depths(&self.channel).await?;
+        let depths = topology::depths(&self.channel, self.partitions).await?;
         let depth = depths.iter().find(|depth| depth.queue == queue.name()).context("the queue is declared")?;
         if depth.consumers > 0 {
             bail!("`{}` has a consumer, so its events cannot be counted", queue.name());

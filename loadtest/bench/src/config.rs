@@ -4,6 +4,7 @@
 use std::{env, path::PathBuf};
 
 use anyhow::Context as _;
+use contracts::Partitions;
 
 /// The instance that is measured.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Installation {
     pub database_url: String,
     /// The broker.
     pub amqp_url: String,
+    /// Which queues are split, as the programs' settings say.
+    pub partitions: Partitions,
     /// The first of 30 ports for the programs' listeners.
     pub port_base: u16,
     /// The postmaster, where it runs here.
@@ -32,15 +35,20 @@ pub struct Installation {
     pub logs: PathBuf,
 }
 
+/// The setting that splits the queue of payments.
+pub const PARTITIONS: &str = "REGISTRAR__PARTITIONS__PAYMENTS";
+
 impl Installation {
-    /// Reads the `BENCH_...` variables.
+    /// Reads the `BENCH_...` variables; `more` are the settings of all programs from the command line.
     ///
     /// # Errors
     /// Where one is missing: this program is started by `loadtest/bench/run`.
-    pub fn from_env() -> anyhow::Result<Self> {
+    pub fn from_env(more: &[(String, String)]) -> anyhow::Result<Self> {
+        let gateway_settings = settings(&variable("BENCH_GATEWAY_SETTINGS")?);
         Ok(Self {
+            partitions: partitions(gateway_settings.iter().chain(more))?,
+            gateway_settings,
             programs: variable("BENCH_PROGRAMS")?.into(),
-            gateway_settings: settings(&variable("BENCH_GATEWAY_SETTINGS")?),
             workers_settings: settings(&variable("BENCH_WORKERS_SETTINGS")?),
             owner_settings: settings(&variable("BENCH_OWNER_SETTINGS")?),
             database_url: variable("BENCH_DATABASE_URL")?,
@@ -71,6 +79,14 @@ impl Installation {
         let found = self.workers_settings.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str()).with_context(|| format!("{name} is not among the workers' settings"))
     }
+}
+
+/// The last one wins, as in the programs' environment.
+fn partitions<'a>(settings: impl Iterator<Item = &'a (String, String)>) -> anyhow::Result<Partitions> {
+    let Some((_, payments)) = settings.filter(|(key, _)| key == PARTITIONS).last() else {
+        return Ok(Partitions::default());
+    };
+    payments.parse().ok().and_then(Partitions::of_payments).with_context(|| format!("{PARTITIONS}={payments}"))
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {

@@ -84,7 +84,7 @@ async fn run() -> anyhow::Result<()> {
         return helped;
     }
     let args = &Args::parse();
-    let installation = &Installation::from_env()?;
+    let installation = &Installation::from_env(&args.env)?;
     let scenarios = if args.scenarios.is_empty() { vec![ScenarioName::Payments] } else { args.scenarios.clone() };
     let registrations = |registrants| Registrations::of(registrants, args.seats);
     let approvals = || Approvals::of(args.items as usize);

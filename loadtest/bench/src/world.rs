@@ -22,7 +22,7 @@ impl World {
     pub async fn connect(installation: &Installation) -> anyhow::Result<Self> {
         Ok(Self {
             database: database::connect(installation).await?,
-            broker: Broker::connect(&installation.amqp_url).await?,
+            broker: Broker::connect(&installation.amqp_url, installation.partitions).await?,
             mint: Mint::new(installation.jwt_secret()?),
         })
     }

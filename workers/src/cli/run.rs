@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use contracts::{
-    Queue,
+    Partitions, Queue, WorkQueue,
     amqp::{AmqpSettings, Publisher},
 };
 use secrecy::ExposeSecret;
@@ -17,11 +17,11 @@ use crate::{clock, config::Settings, database, registry, runtime, telemetry};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Pools of this process: registrations, payments, invoicing, documents, notifications, email, dead-letters, clock;
-    /// or `all`.
+    /// or `all`. Of a queue that is split, `payments` is all partitions, and `payments.0` one of them.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub pools: Vec<Pool>,
 
-    /// Consumers a pool; overrides `runtime.consumers`.
+    /// Consumers a pool; overrides `runtime.consumers`. A partition has one.
     #[arg(long)]
     pub consumers: Option<u32>,
 }
@@ -31,8 +31,8 @@ pub struct Args {
 pub enum Pool {
     /// Everything.
     All,
-    /// A work queue.
-    Queue(Queue),
+    /// A work queue, or a partition of one.
+    Queue(WorkQueue),
     /// The drain of the dead letters.
     DeadLetters,
     /// What becomes due with time.
@@ -47,7 +47,7 @@ impl FromStr for Pool {
             "all" => Ok(Pool::All),
             "dead-letters" => Ok(Pool::DeadLetters),
             "clock" => Ok(Pool::Clock),
-            _ => Queue::from_name(name).map(Pool::Queue).ok_or_else(|| {
+            _ => WorkQueue::from_name(name).map(Pool::Queue).ok_or_else(|| {
                 let names: Vec<_> = Queue::ALL.into_iter().map(Queue::name).collect();
                 format!("there is no pool `{name}`; there are {}, dead-letters, clock, all", names.join(", "))
             }),
@@ -72,12 +72,12 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let health = runtime::Health::new();
     listen_for_signals(stop.clone(), health.clone())?;
-    let pools: BTreeSet<Pool> = args.pools.iter().copied().collect();
-    let has = |pool: Pool| pools.contains(&Pool::All) || pools.contains(&pool);
-    let queues: Vec<Queue> = Queue::ALL.into_iter().filter(|queue| has(Pool::Queue(*queue))).collect();
+    let has = |pool: Pool| args.pools.contains(&Pool::All) || args.pools.contains(&pool);
     let name = format!("workers {}", args_text(&args.pools));
+    let queues = queues(&args.pools, settings.partitions)?;
+    check_connections(&queues, &settings)?;
     let database = database::settling_pool(&settings.database, &name).context("database.url")?;
-    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name);
+    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name).split(settings.partitions);
     let publisher = Publisher::start(amqp.clone());
     telemetry::serve(settings.metrics_listen, health.clone()).await?;
     let clock = has(Pool::Clock)
@@ -106,14 +106,53 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The queues of these pools: of one that is split, all partitions, or those that are named.
+fn queues(pools: &[Pool], partitions: Partitions) -> anyhow::Result<Vec<WorkQueue>> {
+    let mut queues = BTreeSet::new();
+    for pool in pools {
+        match pool {
+            Pool::All => queues.extend(Queue::ALL.into_iter().flat_map(|queue| partitions.queues(queue))),
+            Pool::Queue(named) if named.is_partition() => {
+                let there = partitions.queues(named.queue());
+                ensure!(there.contains(named), "--pools: {}", no_partition(*named, partitions));
+                queues.insert(*named);
+            }
+            Pool::Queue(whole) => queues.extend(partitions.queues(whole.queue())),
+            Pool::DeadLetters | Pool::Clock => {}
+        }
+    }
+    Ok(queues.into_iter().collect())
+}
+
+fn no_partition(named: WorkQueue, partitions: Partitions) -> String {
+    let queue = named.queue();
+    match partitions.queues(queue).as_slice() {
+        [first, .., last] => {
+            format!("there is no partition `{named}`; there are {first} to {last}, as partitions.{} says", queue.name())
+        }
+        _ => format!("there is no partition `{named}`, as `{0}` is whole; partitions.{0} splits it", queue.name()),
+    }
+}
+
+/// Each partition's consumer needs a connection, as `Settings::check` asserts of those of a whole queue.
+fn check_connections(queues: &[WorkQueue], settings: &Settings) -> anyhow::Result<()> {
+    let partitions = queues.iter().filter(|queue| queue.is_partition()).count();
+    ensure!(
+        settings.database.pool_max as usize >= partitions,
+        "database.pool_max is below the {partitions} partitions that this process serves; each needs a connection, raise \
+         pool_max or name fewer partitions in --pools"
+    );
+    Ok(())
+}
+
 fn args_text(pools: &[Pool]) -> String {
     let names: Vec<_> = pools
         .iter()
         .map(|pool| match pool {
-            Pool::All => "all",
-            Pool::Queue(queue) => queue.name(),
-            Pool::DeadLetters => "dead-letters",
-            Pool::Clock => "clock",
+            Pool::All => "all".to_owned(),
+            Pool::Queue(queue) => queue.to_string(),
+            Pool::DeadLetters => "dead-letters".to_owned(),
+            Pool::Clock => "clock".to_owned(),
         })
         .collect();
     names.join(",")
@@ -132,4 +171,37 @@ fn listen_for_signals(stop: CancellationToken, health: runtime::Health) -> anyho
         stop.cancel();
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(pools: &str, payments: u16) -> Result<Vec<String>, String> {
+        let pools: Vec<Pool> = pools.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let partitions = Partitions::of_payments(payments).expect("not too many");
+        let queues = queues(&pools, partitions).map_err(|error| error.to_string())?;
+        Ok(queues.iter().map(WorkQueue::to_string).collect())
+    }
+
+    #[test]
+    fn a_pool_is_its_queue_or_all_partitions_of_it() {
+        let expect = |pools, payments, expected: &[&str]| assert_eq!(names(pools, payments).expect(pools), expected);
+        expect("payments,clock", 1, &["payments"]);
+        expect("payments,email", 3, &["payments.0", "payments.1", "payments.2", "email"]);
+        expect("payments.2,payments.0,payments.2", 3, &["payments.0", "payments.2"]);
+        expect(
+            "all",
+            2,
+            &["registrations", "payments.0", "payments.1", "invoicing", "documents", "notifications", "email"],
+        );
+    }
+
+    #[test]
+    fn a_partition_that_is_not_there_is_refused_with_those_that_are() {
+        let refused = |pools, payments| names(pools, payments).expect_err(pools);
+        assert!(refused("payments.3", 3).contains("payments.0 to payments.2"), "{}", refused("payments.3", 3));
+        assert!(refused("payments.0", 1).contains("partitions.payments"), "{}", refused("payments.0", 1));
+        assert!(refused("email.0", 3).contains("there is no pool `email.0`"), "{}", refused("email.0", 3));
+    }
 }

@@ -1,7 +1,10 @@
 //! `workers topology`: declares what every gateway and worker declares when it connects, and shows every queue.
 
 use anyhow::Context as _;
-use contracts::amqp::{AmqpSettings, open, topology};
+use contracts::{
+    Queue,
+    amqp::{AmqpSettings, open, topology},
+};
 use secrecy::ExposeSecret;
 
 use crate::config::Settings;
@@ -11,19 +14,24 @@ use crate::config::Settings;
 pub struct Args {}
 
 /// Declares, then prints each queue with the messages that are ready and its consumers. A message is an array of up to
-/// 64 events.
+/// 64 events. Partitions that a larger number of them has left come last.
 ///
 /// # Errors
 /// A broker that does not answer, or a queue that exists with other arguments.
 pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
-    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers topology");
+    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers topology").split(settings.partitions);
     let connection = open(&amqp).await.context("amqp.url")?;
     let channel = connection.create_channel().await?;
-    topology::declare(&channel).await.context(
+    topology::declare(&channel, amqp.partitions).await.context(
         "the topology could not be declared; a queue that exists with other arguments must be drained and deleted first",
     )?;
     let mut lines = format!("{:<26} {:>9} {:>10}\n", "queue", "messages", "consumers");
-    for topology::Depth { queue, messages, consumers } in topology::depths(&channel).await? {
+    let mut depths = topology::depths(&channel, amqp.partitions).await?;
+    for pool in Queue::ALL {
+        let left = topology::leftovers(&connection, pool, amqp.partitions).await?;
+        depths.extend(left.into_iter().filter(|(left, _)| left.is_partition()).map(|(_, depth)| depth));
+    }
+    for topology::Depth { queue, messages, consumers } in depths {
         lines.push_str(&format!("{queue:<26} {messages:>9} {consumers:>10}\n"));
     }
     print!("{lines}");

@@ -68,7 +68,7 @@ pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Uns
     let (ids, ends) = unsettled.columns();
     let grace_seconds = Duration::from_millis(settings.hold_grace_ms).as_secs_f64();
     let holds = sqlx::query!(
-        r#"SELECT id, hold_expires_at AS "hold_expires_at!"
+        r#"SELECT id, student_id, hold_expires_at AS "hold_expires_at!"
              FROM student_registrations
             WHERE status = 'seat_held' AND phase = 'held'
               AND hold_expires_at < now() - make_interval(secs => $1)
@@ -82,10 +82,14 @@ pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Uns
     )
     .fetch_all(pool)
     .await?;
-    let expire = |id, hold_expires_at| ExpireHold { registration_id: id, hold_expires_at };
+    let expire = |id, student_id, hold_expires_at| ExpireHold {
+        registration_id: id,
+        hold_expires_at,
+        student_id: Some(student_id),
+    };
     Ok(holds
         .into_iter()
-        .map(|hold| due(hold.id, hold.hold_expires_at, &expire(hold.id, hold.hold_expires_at)))
+        .map(|hold| due(hold.id, hold.hold_expires_at, &expire(hold.id, hold.student_id, hold.hold_expires_at)))
         .collect())
 }
 
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
 
     fn expire(at: DateTime<Utc>) -> Due {
-        let hold = ExpireHold { registration_id: Uuid::nil(), hold_expires_at: at };
+        let hold = ExpireHold { registration_id: Uuid::nil(), hold_expires_at: at, student_id: None };
         due(Uuid::nil(), at, &hold)
     }
 

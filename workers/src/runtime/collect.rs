@@ -38,11 +38,16 @@ pub enum Stop {
     Lost(String),
 }
 
-/// Waits for the next batch.
+/// Waits for the next batch. `active`: whether deliveries that are ready are this consumer's to get.
 ///
 /// # Errors
 /// [`Stop`]; what was gathered so far is not lost, it was not acked.
-pub async fn next_batch(context: &Context, channel: &Channel, consumer: &mut Consumer) -> Result<Batch, Stop> {
+pub async fn next_batch(
+    context: &Context,
+    channel: &Channel,
+    consumer: &mut Consumer,
+    active: bool,
+) -> Result<Batch, Stop> {
     let mut batch = Batch::default();
     // A backlog must not keep a process that was asked to stop: with it there is always a delivery ready.
     if context.stop.is_cancelled() {
@@ -51,7 +56,7 @@ pub async fn next_batch(context: &Context, channel: &Channel, consumer: &mut Con
     // Whoever had to wait for the first delivery is idle, and lingering would only delay that one.
     let (first, linger_ms) = match consumer.next().now_or_never() {
         Some(first) => (open(first)?, context.settings.linger_ms),
-        None => (first_delivery(context, channel, consumer).await?, 0),
+        None => (first_delivery(context, channel, consumer, active).await?, 0),
     };
     add(context, &mut batch, first);
     let lingering = tokio::time::sleep(Duration::from_millis(linger_ms));
@@ -71,7 +76,12 @@ pub async fn next_batch(context: &Context, channel: &Channel, consumer: &mut Con
     Ok(batch)
 }
 
-async fn first_delivery(context: &Context, channel: &Channel, consumer: &mut Consumer) -> Result<Delivery, Stop> {
+async fn first_delivery(
+    context: &Context,
+    channel: &Channel,
+    consumer: &mut Consumer,
+    active: bool,
+) -> Result<Delivery, Stop> {
     let mut missed = 0;
     loop {
         tokio::select! {
@@ -79,10 +89,13 @@ async fn first_delivery(context: &Context, channel: &Channel, consumer: &mut Con
             () = context.stop.cancelled() => return Err(Stop::Cancelled),
             delivery = consumer.next() => return open(delivery),
             () = tokio::time::sleep(PROBE_EVERY) => {
-                let ready = probe(context, channel).await?;
-                missed = if ready > 0 { missed + 1 } else { 0 };
+                let (ready, consumers) = probe(context, channel).await?;
+                // Where another one is active it is right that nothing comes, as long as there is one.
+                let silent = if active { ready > 0 } else { consumers == 0 };
+                missed = if silent { missed + 1 } else { 0 };
                 if missed == PROBES_MISSED_MAX {
-                    return Err(Stop::Lost(format!("{ready} messages are ready, and none is delivered")));
+                    let why = format!("{ready} messages are ready for {consumers} consumers, and none is delivered");
+                    return Err(Stop::Lost(why));
                 }
             }
         }
@@ -97,14 +110,15 @@ fn open(delivery: Option<lapin::Result<Delivery>>) -> Result<Delivery, Stop> {
     }
 }
 
-async fn probe(context: &Context, channel: &Channel) -> Result<u32, Stop> {
+/// Messages that are ready, and consumers.
+async fn probe(context: &Context, channel: &Channel) -> Result<(u32, u32), Stop> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let asked = channel.queue_declare(context.queue.as_str().into(), options, FieldTable::default());
     let queue = tokio::time::timeout(PROBE_EVERY, asked)
         .await
         .map_err(|_| Stop::Lost("the broker does not answer on the channel".into()))?
         .map_err(|error| Stop::Lost(error.to_string()))?;
-    Ok(queue.message_count())
+    Ok((queue.message_count(), queue.consumer_count()))
 }
 
 fn add(context: &Context, batch: &mut Batch, delivery: Delivery) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use contracts::{
-    Queue,
+    Partitions,
     amqp::{AmqpSettings, Backoff, Publisher, open, topology},
 };
 use futures::future::BoxFuture;
@@ -35,6 +35,9 @@ pub struct Context {
     pub(super) pool_name: &'static str,
     /// The queue it consumes.
     pub(super) queue: String,
+    /// Whether the broker lets one consumer at a time have deliveries: a partition, whose order must hold.
+    pub(super) single_active: bool,
+    pub(super) partitions: Partitions,
     /// For health.
     pub(super) consumer: String,
     /// CloudEvents `source` of its follow-ups.
@@ -151,7 +154,11 @@ async fn live_once(context: &Context, amqp: &AmqpSettings, settler: &dyn Settler
     };
     drop(finished);
     if matches!(end, End::Stopped) {
-        let _ = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+        // Cancelling would make the next consumer of a partition active while deliveries are still held here, and it would
+        // overtake them; closing the channel gives them back first.
+        if !context.single_active {
+            let _ = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+        }
         let drained = tokio::time::timeout(Duration::from_millis(context.settings.drain_ms), &mut finisher).await;
         tracing::info!(consumer = context.consumer, drained = matches!(drained, Ok(Ok(Ok(())))), "stopped consuming");
     }
@@ -162,7 +169,7 @@ async fn live_once(context: &Context, amqp: &AmqpSettings, settler: &dyn Settler
 
 async fn subscribe(context: &Context, connection: &lapin::Connection) -> lapin::Result<(Channel, Consumer)> {
     let channel = connection.create_channel().await?;
-    topology::declare(&channel).await?;
+    topology::declare(&channel, context.partitions).await?;
     channel.basic_qos(context.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let tag = context.consumer.as_str();
@@ -178,13 +185,16 @@ async fn serve(
     consumer: &mut Consumer,
     finished: &mpsc::Sender<Finish>,
 ) -> End {
+    // The broker gives a partition's deliveries to one consumer until that is gone: whoever got one is the one.
+    let mut active = !context.single_active;
     loop {
         context.health.set(&context.consumer, State::Idle);
-        let batch = match next_batch(context, channel, consumer).await {
+        let batch = match next_batch(context, channel, consumer, active).await {
             Ok(batch) => batch,
             Err(Stop::Cancelled) => return End::Stopped,
             Err(Stop::Lost(why)) => return End::Lost { why, served: true },
         };
+        active = true;
         context.health.set(&context.consumer, State::Busy);
         let last_tag = batch.last_tag;
         metrics::histogram!("batch_events", "pool" => context.pool_name).record(batch.events.len() as f64);
@@ -214,9 +224,4 @@ async fn wait_until_database_answers(context: &Context) {
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }
-}
-
-/// The pool's own queue, or its quarantine.
-pub(super) fn queue_name(queue: Queue, quarantine: bool) -> String {
-    if quarantine { topology::quarantine(queue) } else { queue.name().to_owned() }
 }

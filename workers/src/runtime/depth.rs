@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use contracts::amqp::{AmqpSettings, open, topology};
+use contracts::{
+    Queue, WorkQueue,
+    amqp::{AmqpSettings, open, topology},
+};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +43,7 @@ impl ArraySize {
 }
 
 /// Shows depths and database connections until the process stops, through every reconnect.
-pub async fn watch(amqp: AmqpSettings, sizes: Vec<(String, ArraySize)>, database: PgPool, stop: CancellationToken) {
+pub async fn watch(amqp: AmqpSettings, sizes: Vec<(Queue, ArraySize)>, database: PgPool, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Err(error) = show(&amqp, &sizes, &database, &stop).await {
             tracing::debug!(error, "queue depths cannot be asked for");
@@ -54,22 +57,23 @@ pub async fn watch(amqp: AmqpSettings, sizes: Vec<(String, ArraySize)>, database
 
 async fn show(
     amqp: &AmqpSettings,
-    sizes: &[(String, ArraySize)],
+    sizes: &[(Queue, ArraySize)],
     database: &PgPool,
     stop: &CancellationToken,
 ) -> Result<(), String> {
     let connection = open(amqp).await.map_err(|error| error.to_string())?;
     let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
-    topology::declare(&channel).await.map_err(|error| error.to_string())?;
+    topology::declare(&channel, amqp.partitions).await.map_err(|error| error.to_string())?;
     while !stop.is_cancelled() {
         metrics::gauge!("database_connections", "state" => "open").set(f64::from(database.size()));
         metrics::gauge!("database_connections", "state" => "idle").set(database.num_idle() as f64);
-        let asked = tokio::time::timeout(ASK_EVERY, topology::depths(&channel)).await;
+        let asked = tokio::time::timeout(ASK_EVERY, topology::depths(&channel, amqp.partitions)).await;
         let depths = asked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        for (pool, size) in sizes {
+            let messages: u32 = depths.iter().filter(|depth| is_of(depth, *pool)).map(|depth| depth.messages).sum();
+            metrics::gauge!("events_waiting", "pool" => pool.name()).set(f64::from(messages) * size.mean());
+        }
         for topology::Depth { queue, messages, consumers } in depths {
-            if let Some((_, size)) = sizes.iter().find(|(name, _)| *name == queue) {
-                metrics::gauge!("events_waiting", "pool" => queue.clone()).set(f64::from(messages) * size.mean());
-            }
             metrics::gauge!("queue_consumers", "queue" => queue.clone()).set(f64::from(consumers));
             metrics::gauge!("queue_deliveries_ready", "queue" => queue).set(f64::from(messages));
         }
@@ -80,4 +84,9 @@ async fn show(
     }
     let _ = tokio::time::timeout(Duration::from_secs(1), connection.close(200, "bye".into())).await;
     Ok(())
+}
+
+/// Whether it is the pool's queue, or a part of it.
+fn is_of(depth: &topology::Depth, pool: Queue) -> bool {
+    WorkQueue::from_name(&depth.queue).is_some_and(|queue| queue.queue() == pool)
 }

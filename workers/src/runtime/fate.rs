@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use contracts::{
-    Principal,
+    Partitions, Principal,
     amqp::{LiveMessage, LiveOperation, Target},
     envelope::NewEvent,
     messages::create_notification::NotificationTarget,
@@ -67,7 +67,7 @@ pub struct Dues {
 
 impl Dues {
     /// Adds what follows from one event's fate.
-    pub fn add(&mut self, event: &RawEvent, fate: Fate, attempts_max: u16) {
+    pub fn add(&mut self, event: &RawEvent, fate: Fate, attempts_max: u16, partitions: Partitions) {
         match fate {
             Fate::Settled { state, follow_ups, told } => {
                 self.announce(event, state);
@@ -76,20 +76,20 @@ impl Dues {
                     Some(NotificationTarget::Role(role)) => self.live.notified_roles.push(role),
                     None => {}
                 }
-                self.follow(follow_ups);
+                self.follow(follow_ups, partitions);
             }
             Fate::Duplicate { follow_ups } => {
                 // Whoever settled it may have died before telling, and whoever sent it again may wait for it.
                 self.announce(event, "duplicate");
-                self.follow(follow_ups);
+                self.follow(follow_ups, partitions);
             }
-            Fate::Later => match event.queue() {
+            Fate::Later => match event.place(partitions) {
                 Some(queue) => self.publish.push((Target::retry(queue, 0), event.bytes.clone())),
                 None => self.publish.push((Target::Dead, event.bytes.clone())),
             },
             Fate::Retry { class, text } => {
                 let bytes = event.after_failure(class, &text);
-                let target = match event.queue() {
+                let target = match event.place(partitions) {
                     Some(queue) if event.attempt + 1 < attempts_max => Target::retry(queue, event.attempt),
                     _ => Target::Dead,
                 };
@@ -110,7 +110,8 @@ impl Dues {
         }
     }
 
-    fn follow(&mut self, follow_ups: Vec<NewEvent>) {
-        self.publish.extend(follow_ups.into_iter().map(|event| (Target::Command(event.queue), event.bytes)));
+    fn follow(&mut self, follow_ups: Vec<NewEvent>, partitions: Partitions) {
+        self.publish
+            .extend(follow_ups.into_iter().map(|event| (Target::Command(event.place(partitions)), event.bytes)));
     }
 }

@@ -22,6 +22,7 @@ pub mod handler;
 mod handler_settler;
 mod health;
 mod inbox;
+mod leftovers;
 mod pool;
 mod raw_event;
 mod registry;

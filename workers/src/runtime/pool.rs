@@ -1,11 +1,15 @@
 //! The pools of one process: for each its consumers and one for its quarantine, sharing a publisher and a database pool.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Context as _;
 use chrono::Utc;
 use contracts::{
-    Queue,
+    KeyHash, Queue, WorkQueue,
     amqp::{AmqpSettings, Publisher, Target, topology},
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -15,20 +19,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collect::Batch,
-    consumer::{Context, Interrupted, Settler, consume, queue_name},
+    consumer::{Context, Interrupted, Settler, consume},
     dead::DeadSettler,
     depth::{ArraySize, watch},
     fate::{Dues, Fate},
     health::{Health, State},
+    leftovers,
     raw_event::{RawEvent, Undecodable},
     registry::Registry,
 };
 use crate::config;
 
 /// What a process runs.
+#[derive(Clone)]
 pub struct Pools {
-    /// Work queues.
-    pub queues: Vec<Queue>,
+    /// Work queues; of one that is split, partitions.
+    pub queues: Vec<WorkQueue>,
     /// Whether it also drains the dead letters.
     pub dead_letters: bool,
     /// How it consumes.
@@ -53,15 +59,18 @@ pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let pool_settler: Arc<dyn Settler> = Arc::new(PoolSettler);
     let mut sizes = Vec::new();
-    for queue in &pools.queues {
+    for pool in pools.queues.iter().map(|queue| queue.queue()).collect::<BTreeSet<Queue>>() {
         let size = ArraySize::new();
-        sizes.push((queue.name().to_owned(), size.clone()));
-        for number in 0..pools.settings.consumers {
-            let context = pools.context(*queue, number, false, size.clone(), &stop);
-            tasks.spawn(consume(context, pools.amqp.clone(), Arc::clone(&pool_settler)));
+        sizes.push((pool, size.clone()));
+        for queue in pools.queues.iter().filter(|queue| queue.queue() == pool) {
+            for number in 0..pools.consumers(*queue) {
+                let context = pools.context(*queue, number, false, size.clone(), &stop);
+                tasks.spawn(consume(context, pools.amqp.clone(), Arc::clone(&pool_settler)));
+            }
         }
-        let context = pools.context(*queue, 0, true, ArraySize::new(), &stop);
-        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(QuarantineSettler(*queue))));
+        tasks.spawn(leftovers::serve(pools.clone(), pool, size, Arc::clone(&pool_settler), stop.clone()));
+        let context = pools.context(WorkQueue::whole(pool), 0, true, ArraySize::new(), &stop);
+        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(QuarantineSettler(pool))));
     }
     if pools.dead_letters {
         let context = pools.dead_context(&stop);
@@ -81,22 +90,30 @@ pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 impl Pools {
-    fn context(
+    /// Consumers of this queue in this process: a partition's batches commit one after the other.
+    pub fn consumers(&self, queue: WorkQueue) -> u32 {
+        if queue.is_partition() { 1 } else { self.settings.consumers }
+    }
+
+    pub(super) fn context(
         &self,
-        queue: Queue,
+        queue: WorkQueue,
         number: u32,
         quarantine: bool,
         array_size: ArraySize,
         stop: &CancellationToken,
     ) -> Context {
-        let queue_name = queue_name(queue, quarantine);
+        let pool_name = queue.queue().name();
+        let queue_name = if quarantine { topology::quarantine(queue.queue()) } else { queue.to_string() };
         let consumer = format!("{queue_name}-{number}-{}", std::process::id());
         self.health.set(&consumer, State::BrokerAway);
         Context {
-            pool_name: queue.name(),
+            pool_name,
             consumer,
             queue: queue_name,
-            source: format!("/workers/{}", queue.name()),
+            single_active: queue.is_partition(),
+            partitions: self.amqp.partitions,
+            source: format!("/workers/{pool_name}"),
             rows_max: if quarantine { 1 } else { self.settings.batch_max },
             deliveries_max: if quarantine { 1 } else { usize::MAX },
             prefetch: if quarantine { 1 } else { self.settings.prefetch },
@@ -117,6 +134,8 @@ impl Pools {
             pool_name: "dead-letters",
             consumer,
             queue: topology::DEAD.to_owned(),
+            single_active: false,
+            partitions: self.amqp.partitions,
             source: "/workers/dead-letters".to_owned(),
             rows_max: self.settings.batch_max,
             deliveries_max: usize::MAX,
@@ -172,11 +191,17 @@ fn park_undecodable(undecodable: Undecodable) -> (Target, bytes::Bytes) {
     (Target::Undecodable, undecodable.bytes)
 }
 
-/// Groups by kind, in the order in which kinds first appear, keeping the order within a kind.
+/// Groups by kind, keeping the order within a kind, and of each partition key over all kinds: an event joins the last
+/// group of its kind unless something of its key stands in a later group, which it must not overtake.
 fn by_kind(events: Vec<RawEvent>) -> Vec<Vec<RawEvent>> {
     let mut groups: Vec<Vec<RawEvent>> = Vec::new();
+    // Two keys of one hash cost a group more, no order.
+    let mut newest: HashMap<KeyHash, usize> = HashMap::with_capacity(events.len());
     for event in events {
-        match groups.iter_mut().find(|group| group[0].kind == event.kind) {
+        let behind = newest.entry(event.key()).or_default();
+        let of_kind = groups.iter().rposition(|group| group[0].kind == event.kind);
+        *behind = of_kind.filter(|group| group >= behind).unwrap_or(groups.len());
+        match groups.get_mut(*behind) {
             Some(group) => group.push(event),
             None => groups.push(vec![event]),
         }
@@ -207,7 +232,7 @@ async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) ->
         if let Fate::Settled { .. } = fate {
             ages.record((now - event.accepted_at).as_seconds_f64().max(0.0));
         }
-        dues.add(event, fate, context.settings.attempts_max);
+        dues.add(event, fate, context.settings.attempts_max, context.partitions);
     }
     for (outcome, count) in counts {
         metrics::counter!("events_total", "pool" => pool, "kind" => kind, "outcome" => outcome).increment(count);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use contracts::{Command, Event, Fingerprint, Principal, Queue, TraceParent};
+use contracts::{Command, Event, Fingerprint, KeyHash, Partitions, Principal, TraceParent, WorkQueue, catalog::Kind};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -105,8 +105,13 @@ impl RawEvent {
         event.encode()
     }
 
-    /// The queue of its kind, where the kind is ours.
-    pub fn queue(&self) -> Option<Queue> {
-        contracts::catalog::Kind::named(&self.kind).map(|kind| kind.queue)
+    /// The queue of its kind, where the kind is ours, or its own part of it.
+    pub fn place(&self, partitions: Partitions) -> Option<WorkQueue> {
+        Kind::named(&self.kind).map(|kind| partitions.place(kind.queue, self.key()))
+    }
+
+    /// Of its partition key.
+    pub fn key(&self) -> KeyHash {
+        KeyHash::of(&self.subject)
     }
 }

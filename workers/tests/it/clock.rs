@@ -51,7 +51,7 @@ async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
         status(&sandbox, waiting[0]).await == "seat_held"
     })
     .await;
-    let stale = ExpireHold { registration_id: held[1], hold_expires_at: renewed_from };
+    let stale = ExpireHold { registration_id: held[1], hold_expires_at: renewed_from, student_id: None };
     let stale = event(Principal::System, &stale);
     let stale_id = stale.id;
     publisher.publish(stale).await.unwrap();

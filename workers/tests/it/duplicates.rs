@@ -1,7 +1,7 @@
 //! Every event delivered ten times, also twice in one array and to two processes at once: one effect each.
 
 use contracts::{
-    NewEvent, Principal,
+    NewEvent, Partitions, Principal,
     envelope::join_batch,
     messages::{
         CancelRegistration, ConfirmRegistration, DecidePayment, PaymentDecision, Registrant, SubmitPayment,
@@ -13,12 +13,15 @@ use uuid::Uuid;
 
 use crate::support::{Workers, accountant, count, event, settled, student};
 
+const PARTITIONS: &str = "REGISTRAR__PARTITIONS__PAYMENTS";
+
 /// Four arrays of two and two of one, so that both processes get some of each.
-async fn ten_times(sandbox: &Sandbox, new: &NewEvent) {
+async fn ten_times(sandbox: &Sandbox, partitions: Partitions, new: &NewEvent) {
+    let queue = new.place(partitions).to_string();
     let twice = join_batch([&new.bytes, &new.bytes].into_iter());
     let once = join_batch([&new.bytes].into_iter());
     for body in [&twice, &once, &twice, &twice, &once, &twice] {
-        sandbox.publish_raw("commands", new.queue.name(), body).await;
+        sandbox.publish_raw("commands", &queue, body).await;
     }
 }
 
@@ -30,6 +33,8 @@ async fn id_of(sandbox: &Sandbox, operation: Uuid, key: &str) -> Uuid {
 
 /// A visitor's whole way, every command ten times, with these settings; answers what is wrong then.
 async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
+    let split = settings.iter().find(|(key, _)| *key == PARTITIONS).map_or("1", |(_, payments)| payments);
+    let partitions = Partitions::of_payments(split.parse().expect("a number")).expect("not too many");
     let sandbox = Sandbox::new(test).await;
     let batch = NewBatch::of(5).insert(&sandbox.db).await;
     let cashier = fixtures::user(&sandbox.db, &sandbox.email("cashier"), contracts::Role::Accountant).await;
@@ -46,14 +51,14 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
         answers: None,
     };
     let register = event(Principal::Anonymous, &visitor(&email));
-    ten_times(&sandbox, &register).await;
+    ten_times(&sandbox, partitions, &register).await;
     let registration_id = id_of(&sandbox, register.id, "registration_id").await;
     let student_id: Uuid = sqlx::query_scalar("SELECT student_id FROM student_registrations")
         .fetch_one(&sandbox.db)
         .await
         .expect("exactly one registration");
     let confirm = event(student(student_id), &ConfirmRegistration { registration_id, student_id });
-    ten_times(&sandbox, &confirm).await;
+    ten_times(&sandbox, partitions, &confirm).await;
     settled(&sandbox, confirm.id).await;
     let pay = SubmitPayment {
         registration_id,
@@ -63,14 +68,14 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
         ..<SubmitPayment as contracts::Command>::example()
     };
     let pay = event(student(student_id), &pay);
-    ten_times(&sandbox, &pay).await;
+    ten_times(&sandbox, partitions, &pay).await;
     let payment_id = id_of(&sandbox, pay.id, "payment_id").await;
     let approve = DecidePayment { payment_id, decision: PaymentDecision::Approve, note: None };
     let approve = event(accountant(cashier.id), &approve);
-    ten_times(&sandbox, &approve).await;
+    ten_times(&sandbox, partitions, &approve).await;
     settled(&sandbox, approve.id).await;
     let other = event(Principal::Anonymous, &visitor(&sandbox.email("ravi")));
-    ten_times(&sandbox, &other).await;
+    ten_times(&sandbox, partitions, &other).await;
     let registration_id = id_of(&sandbox, other.id, "registration_id").await;
     let ravi: Uuid = sqlx::query_scalar("SELECT student_id FROM student_registrations WHERE id = $1")
         .bind(registration_id)
@@ -78,7 +83,7 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
         .await
         .expect("the registration is there");
     let cancel = event(student(ravi), &CancelRegistration { registration_id, reason: None });
-    ten_times(&sandbox, &cancel).await;
+    ten_times(&sandbox, partitions, &cancel).await;
     settled(&sandbox, cancel.id).await;
     Mailbox::new().wait_for_mail(&email, "approved").await;
     sandbox.assert_drained().await;
@@ -147,7 +152,12 @@ async fn every_event_ten_times_has_one_effect() {
     assert_eq!(whole_way("duplicates", &[]).await, Vec::<String>::new());
 }
 
-/// The test above bites: without the inbox, effects double, and it would be red.
+#[tokio::test]
+async fn the_same_holds_where_the_queue_of_payments_is_split() {
+    assert_eq!(whole_way("duplicates_split", &[(PARTITIONS, "4")]).await, Vec::<String>::new());
+}
+
+/// The tests above bite: without the inbox, effects double, and they would be red.
 #[tokio::test]
 async fn the_bug_inbox_off_is_noticed() {
     let findings = whole_way("bug_inbox_off", &[("REGISTRAR__PLANTED", "inbox_off")]).await;

@@ -9,6 +9,7 @@ mod invoicing;
 mod killed;
 mod liveness;
 mod notifications;
+mod partitions;
 mod payments;
 mod poison;
 mod privileges;

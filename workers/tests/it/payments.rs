@@ -157,8 +157,9 @@ async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
         ..submit(student_ids[1], held[1], "UTR-1", batch.amount_due)
     };
     settle(&sandbox.db, &SubmitPaymentHandler, &[in_time]).await;
-    let expire =
-        |registration_id, hold_expires_at| delivery(Principal::System, ExpireHold { registration_id, hold_expires_at });
+    let expire = |registration_id, hold_expires_at| {
+        delivery(Principal::System, ExpireHold { registration_id, hold_expires_at, student_id: None })
+    };
     let another = end + TimeDelta::seconds(1);
     let ends = [expire(held[0], another), expire(held[0], end), expire(held[0], end), expire(held[1], end)];
     let outcomes = settle(&sandbox.db, &ExpireHoldHandler, &ends).await;

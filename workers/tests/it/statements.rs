@@ -130,8 +130,9 @@ async fn expire_hold() {
     let ended = "UPDATE student_registrations SET hold_expires_at = $2 WHERE id = ANY ($1) RETURNING hold_expires_at";
     let ended = sqlx::query_scalar(ended).bind(&ids).bind(Utc::now() - TimeDelta::hours(1));
     let end = ended.fetch_all(&sandbox.db).await.unwrap()[0];
-    let expire =
-        |registration_id: Uuid| delivery(Principal::System, ExpireHold { registration_id, hold_expires_at: end });
+    let expire = |registration_id: Uuid| {
+        delivery(Principal::System, ExpireHold { registration_id, hold_expires_at: end, student_id: None })
+    };
     let ends: Vec<_> = ids.into_iter().map(expire).collect();
     let (few, many) = statements_of(&sandbox, &ExpireHoldHandler, &ends).await;
     assert_eq!(few, many);

@@ -52,7 +52,14 @@ impl Workers {
 
     /// Runs a command of the ops command line to its end, as the owner of the database; answers what it printed.
     pub async fn command(&self, arguments: &[&str]) -> String {
-        let mut process = Process::start("workers", arguments, self.env(&self.owner_url, free_port()));
+        self.command_with(arguments, &[]).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn command_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> String {
+        let mut env = self.env(&self.owner_url, free_port());
+        env.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let mut process = Process::start("workers", arguments, env);
         let status = process.wait().await;
         assert!(status.success(), "workers {arguments:?} ended with {status}: {}", process.output());
         process.output()

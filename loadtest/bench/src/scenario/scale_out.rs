@@ -1,9 +1,18 @@
-//! The same load on 1, 2 and 4 worker processes, each with all the pools that people wait for, and on 1 and 2 gateways:
+//! The same load on 1, 2 and 4 worker processes, each with all the pools that people wait for, and on 1 and 2 gateways, and
+//! on the most of both with the queue of payments split:
 //! what is settled must be as right on many processes as on one. On one machine they share its cores, so this shows
 //! that nothing breaks and nothing collapses; the rate grows with machines.
 
+use anyhow::Context as _;
+use contracts::Partitions;
+
 use super::{Check, Payments};
-use crate::{args::Args, config::Installation, record::Record, series};
+use crate::{
+    args::Args,
+    config::{Installation, PARTITIONS},
+    record::Record,
+    series,
+};
 
 const WORKERS: [usize; 3] = [1, 2, 4];
 const GATEWAYS: [u8; 2] = [1, 2];
@@ -27,8 +36,26 @@ pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec
             all.extend(records);
         }
     }
+    all.extend(split(args, installation).await?);
     all.push(side_by_side(&all)?);
     Ok(all)
+}
+
+/// The most processes, with the queue of payments in as many partitions as there are workers: each of these is active at
+/// those that it subscribed to first, and waits at the others.
+async fn split(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
+    let [.., gateways] = GATEWAYS;
+    let [.., workers] = WORKERS;
+    let payments = u16::try_from(workers)?;
+    let mut layout = Args { gateways, workers: vec![POOLS.to_owned(); workers], ..args.clone() };
+    layout.env.push((PARTITIONS.to_owned(), payments.to_string()));
+    let partitions = Partitions::of_payments(payments).context("a few partitions")?;
+    let installation = Installation { partitions, ..installation.clone() };
+    let mut records = series::measure(&layout, &installation, Payments::under_load()).await?;
+    for record in &mut records {
+        record.scenario = format!("scale-out-{workers}-workers-{gateways}-gateways-{payments}-partitions");
+    }
+    Ok(records)
 }
 
 /// The figures that matter, layout by layout: medians.

@@ -5,10 +5,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
 use contracts::{
-    Event, Queue,
-    amqp::{AmqpSettings, Publisher, Target},
+    Event, KeyHash, NewEvent, Partitions,
+    amqp::{AmqpSettings, Publisher},
     catalog::Kind,
 };
 use secrecy::ExposeSecret;
@@ -47,13 +46,14 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
     ensure!(edit.is_none() || args.selection.ids.len() == 1, "--edit is for exactly one dead letter");
     let ids = args.selection.freeze(database).await?;
     if args.dry_run {
-        return dry_run(&ids, edit.as_deref(), database).await;
+        return dry_run(&ids, edit.as_deref(), database, settings.partitions).await;
     }
     args.selection.confirm("replay", ids.len())?;
     if ids.is_empty() {
         return Ok(());
     }
-    let publisher = Publisher::start(AmqpSettings::new(settings.amqp.url.expose_secret(), "workers dead replay"));
+    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers dead replay");
+    let publisher = Publisher::start(amqp.split(settings.partitions));
     ensure!(
         publisher.wait_ready(BROKER_WAIT).await,
         "the broker cannot be reached or takes nothing; nothing was replayed"
@@ -75,13 +75,18 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
     Ok(())
 }
 
-async fn dry_run(ids: &[Uuid], edit: Option<&RawValue>, database: &PgPool) -> anyhow::Result<()> {
+async fn dry_run(
+    ids: &[Uuid],
+    edit: Option<&RawValue>,
+    database: &PgPool,
+    partitions: Partitions,
+) -> anyhow::Result<()> {
     for id in ids {
         let mut tx = database.begin().await?;
         match selection::lock(&mut tx, *id).await? {
             None => println!("{id} would be skipped: somebody else has decided on it"),
             Some(parked) => match revive(&parked.event, edit) {
-                Ok(revived) => println!("{id} would go to {}", revived.queue.name()),
+                Ok(revived) => println!("{id} would go to {}", revived.place(partitions)),
                 Err(why) => println!("{id} would be skipped: {why}"),
             },
         }
@@ -106,7 +111,7 @@ async fn replay(
         Ok(revived) => revived,
         Err(why) => return Ok(Err(why)),
     };
-    publisher.publish_to([(Target::Command(revived.queue), revived.bytes.clone())]).await.with_context(|| {
+    publisher.publish(revived.clone()).await.with_context(|| {
         format!("{id} and what comes after it is not replayed; the same command goes on from there")
     })?;
     let decision = Decision {
@@ -121,14 +126,8 @@ async fn replay(
     Ok(Ok(()))
 }
 
-#[derive(Debug)]
-struct Revived {
-    queue: Queue,
-    bytes: Bytes,
-}
-
-/// The event as it is to be published: tried anew, without its failure, one replay further.
-fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<Revived, String> {
+/// The event as it is to be published: tried anew, without its failure, one replay further. An edit leaves its partition key.
+fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<NewEvent, String> {
     let mut event = Event::decode(event).map_err(|error| format!("it cannot be read, so only discarded: {error}"))?;
     let kind = Kind::named(&event.kind).ok_or_else(|| format!("this program does not know the kind {}", event.kind))?;
     if let Some(edit) = edit {
@@ -140,7 +139,14 @@ fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<Revived, String> {
     event.first_failed_at = None;
     event.error_class = None;
     event.error_text = None;
-    Ok(Revived { queue: kind.queue, bytes: event.encode() })
+    Ok(NewEvent {
+        id: event.id,
+        queue: kind.queue,
+        key: KeyHash::of(&event.subject),
+        kind: kind.name,
+        bytes: event.encode(),
+        fingerprint: event.fingerprint,
+    })
 }
 
 fn read_edit(path: &std::path::Path) -> anyhow::Result<Box<RawValue>> {
@@ -153,7 +159,8 @@ fn read_edit(path: &std::path::Path) -> anyhow::Result<Box<RawValue>> {
 
 #[cfg(test)]
 mod tests {
-    use contracts::{Command, NewEvent, Principal, TraceParent, envelope::Origin, messages::SubmitPayment};
+    use bytes::Bytes;
+    use contracts::{Command, Principal, Queue, TraceParent, envelope::Origin, messages::SubmitPayment};
 
     use super::*;
 
@@ -180,7 +187,7 @@ mod tests {
     fn a_replay_is_the_same_event_tried_anew() {
         let (fresh, parked) = parked();
         let revived = revive(&parked, None).expect("it can be read");
-        assert_eq!(revived.queue, Queue::Payments);
+        assert_eq!((revived.queue, revived.key), (Queue::Payments, fresh.key));
         let event = Event::decode(&revived.bytes).expect("encoded");
         assert_eq!((event.id, event.fingerprint), (fresh.id, fresh.fingerprint));
         assert_eq!((event.attempt, event.replay), (0, 2));

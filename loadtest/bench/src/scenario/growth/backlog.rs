@@ -46,7 +46,7 @@ pub async fn publish(installation: &crate::config::Installation, events: usize) 
 /// Where the broker cannot be reached.
 pub async fn waiting(installation: &crate::config::Installation) -> anyhow::Result<u32> {
     let connection = amqp::open(&AmqpSettings::new(&installation.amqp_url, "bench backlog")).await?;
-    let depths = topology::depths(&connection.create_channel().await?).await?;
+    let depths = topology::depths(&connection.create_channel().await?, installation.partitions).await?;
     let depth = depths.iter().find(|depth| depth.queue == QUEUE.name()).context("the queue is declared")?;
     Ok(depth.messages)
 }
