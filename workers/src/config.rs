@@ -82,7 +82,7 @@ pub enum Environment {
 pub struct Database {
     /// `postgres://user:password@host/database`.
     pub url: SecretString,
-    /// Connections of this process at most.
+    /// Connections that this process keeps open between mails, at most; `concurrency` bounds those in use.
     pub pool_max: u32,
     /// `statement_timeout` of every connection.
     pub statement_timeout_ms: u64,
@@ -110,7 +110,7 @@ pub struct Smtp {
     pub url: SecretString,
     /// The sender, `Name <address>`; its domain ends every Message-ID.
     pub from: String,
-    /// Connections of this process at most.
+    /// Connections that this process keeps open between mails, at most; `concurrency` bounds those in use.
     pub pool_max: u32,
     /// The longest that one mail may take.
     pub timeout_ms: u64,

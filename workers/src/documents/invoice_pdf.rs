@@ -4,7 +4,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -21,12 +24,15 @@ use typst_pdf::PdfOptions;
 const TEMPLATE: &str = include_str!("../../templates/invoice/invoice.typ");
 const TEMPLATE_NAME: &str = "invoice.typ";
 const DATA_NAME: &str = "invoice.json";
-/// How many renderings back Typst's memory of earlier ones is kept.
+/// After so many renderings Typst forgets what none of them used; what all invoices have in common it keeps laid out.
+/// Forgetting walks through all that is remembered: not at each of them.
 const MEMORY_RENDERINGS: usize = 16;
 
 /// What a font file's name ends with.
 const FONT_ENDINGS: [&str; 3] = ["otf", "ttc", "ttf"];
 
+/// Of this process, as the memory is.
+static RENDERINGS: AtomicUsize = AtomicUsize::new(0);
 static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(<Library as LibraryExt>::default()));
 
 /// Renders invoices with one template.
@@ -80,7 +86,9 @@ impl InvoicePdf {
         let world = InvoiceWorld { pdf: self, data: Bytes::from_string(invoice.to_string()) };
         let options = PdfOptions { ident: Smart::Custom(invoice_id.to_string()), ..PdfOptions::default() };
         let pdf = typst::compile(&world).output.and_then(|document| typst_pdf::pdf(&document, &options));
-        typst::comemo::evict(MEMORY_RENDERINGS);
+        if RENDERINGS.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEMORY_RENDERINGS) {
+            typst::comemo::evict(1);
+        }
         pdf.map_err(|diagnostics| RenderError::Template(self.explain(&diagnostics)))
     }
 

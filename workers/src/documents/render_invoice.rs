@@ -30,8 +30,9 @@ const RENDER_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RenderInvoice {
     pdf: Arc<InvoicePdf>,
     files: FileStore,
-    /// Rendering is CPU-bound: as many at once as there are cores, whatever the number of consumers.
-    cores: Arc<Semaphore>,
+    /// Rendering is CPU-bound: twice as many at once as there are cores, whatever the number of consumers, so that no core
+    /// waits while the next invoice is handed over.
+    under_way: Arc<Semaphore>,
 }
 
 /// What the client is told.
@@ -80,11 +81,11 @@ impl RenderInvoice {
     pub fn new(institute: &Institute, files: FileStore) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pdf = InvoicePdf::new(institute.templates_dir.clone())?;
-        Ok(Self { pdf: Arc::new(pdf), files, cores: Arc::new(Semaphore::new(cores)) })
+        Ok(Self { pdf: Arc::new(pdf), files, under_way: Arc::new(Semaphore::new(2 * cores)) })
     }
 
     async fn render(&self, invoice: &IssuedInvoice) -> Result<Vec<u8>, Failure> {
-        let _core = self.cores.acquire().await.map_err(Failure::retry)?;
+        let _turn = self.under_way.acquire().await.map_err(Failure::retry)?;
         let (pdf, id, content) = (self.pdf.clone(), invoice.id, invoice.content.clone());
         let rendered = tokio::task::spawn_blocking(move || pdf.render(id, &content)).await.map_err(Failure::retry)?;
         // A template can be mended, after which the same event succeeds: through the ladder first.
@@ -99,7 +100,8 @@ impl Effect for RenderInvoice {
     type Result = RenderedInvoice;
     type Memo = InvoiceMail;
 
-    const CONCURRENCY: usize = 8;
+    /// Beyond the few that are rendered: PDFs that wait for the disk, whose syncs it takes together.
+    const CONCURRENCY: usize = 32;
 
     async fn claim(
         &self,

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use contracts::TraceParent;
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Address, Message,
     message::{
         Attachment as AttachmentPart, Mailbox, MultiPart,
         header::{ContentType, HeaderName, HeaderValue},
     },
-    transport::smtp::PoolConfig,
 };
 use secrecy::ExposeSecret;
 
-use super::templates::Content;
+use super::{
+    smtp_connections::{SendError, SmtpConnections},
+    templates::Content,
+};
 use crate::{config::Smtp, runtime::Failure};
 
 /// The way to the mail server.
 #[derive(Clone, Debug)]
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    connections: SmtpConnections,
     from: Mailbox,
     timeout: Duration,
 }
@@ -60,11 +62,8 @@ impl Mailer {
     /// `smtp.url` or `smtp.from` cannot be used.
     pub fn new(smtp: &Smtp) -> anyhow::Result<Self> {
         let timeout = Duration::from_millis(smtp.timeout_ms);
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp.url.expose_secret())?
-            .timeout(Some(timeout))
-            .pool_config(PoolConfig::new().max_size(smtp.pool_max))
-            .build();
-        Ok(Self { transport, from: smtp.from.parse()?, timeout })
+        let connections = SmtpConnections::new(smtp.url.expose_secret(), smtp.pool_max as usize, timeout)?;
+        Ok(Self { connections, from: smtp.from.parse()?, timeout })
     }
 
     /// What stands behind the `@` of our Message-IDs.
@@ -79,9 +78,11 @@ impl Mailer {
     /// [`Failure::Retry`] for all else: 4xx, a refused login, no connection, no answer in time.
     pub async fn send(&self, mail: Mail<'_>) -> Result<(), Failure> {
         let message = self.message(mail)?;
-        match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.is_permanent() && !refuses_us(&error) => Err(Failure::poison(error)),
+        match tokio::time::timeout(self.timeout, self.connections.send(&message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SendError::Smtp(error))) if error.is_permanent() && !refuses_us(&error) => {
+                Err(Failure::poison(error))
+            }
             Ok(Err(error)) => Err(Failure::retry(error)),
             Err(elapsed) => Err(Failure::retry(elapsed)),
         }

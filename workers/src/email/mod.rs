@@ -3,6 +3,7 @@
 mod email_log;
 pub mod mailer;
 pub mod send_email;
+mod smtp_connections;
 pub mod templates;
 
 pub use send_email::SendEmail;
