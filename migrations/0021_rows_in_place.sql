@@ -27,3 +27,7 @@ CREATE INDEX payments_status_id_asc_idx ON payments (status, id);
 DROP INDEX payments_status_id_idx;
 ALTER INDEX payments_status_id_asc_idx RENAME TO payments_status_id_idx;
 ALTER TABLE payments ALTER COLUMN transaction_ref TYPE text COLLATE "C";
+
+-- One index on payment_id is enough for the invoice, and credit notes are few.
+DROP INDEX invoices_payment_id_idx;
+CREATE INDEX invoices_credited_payment_id_idx ON invoices (payment_id) WHERE kind = 'credit_note';

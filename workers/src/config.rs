@@ -15,6 +15,7 @@ use serde::Deserialize;
 use url::Url;
 
 mod bad_settings;
+mod threads;
 mod time_zone;
 
 pub use bad_settings::BadSettings;
@@ -233,16 +234,6 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
-}
-
-impl Runtime {
-    /// How many threads run the tasks: as in the gateway, half of the cores unless told.
-    pub fn threads(&self) -> usize {
-        match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
-            threads => threads,
-        }
-    }
 }
 
 impl Settings {

@@ -44,11 +44,14 @@ impl Bench {
     /// Locks what the payments touch, in the order batch, registration, payment.
     ///
     /// # Errors
-    /// The database's.
+    /// [`Failure::Race`] where a registration lost its seat meanwhile; the database's.
     pub async fn lock(tx: &mut PgConnection, payment_ids: &[Uuid]) -> Result<Self, Failure> {
         let registration_ids = Payments::registrations(tx, payment_ids).await?;
-        let seats = Seats::lock_of_registrations(tx, &registration_ids).await?;
+        let seats = Seats::lock_of_seatless(tx, &registration_ids).await?;
         let registrations = Registrations::lock(tx, registration_ids).await?;
+        if !registrations.iter().all(|registration| seats.covers(registration)) {
+            return Err(Failure::Race);
+        }
         let payments = Payments::lock(tx, payment_ids).await?;
         let submitted = registrations.submitted_payments(tx).await?;
         let active = active_registrations(tx, &registrations).await?;

@@ -9,7 +9,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Notice, RegistrationStatus, Registrations, enrollment, magic_links};
+use super::{Notice, Registration, RegistrationStatus, Registrations, enrollment, magic_links};
 use crate::runtime::Failure;
 
 /// One course batch, as locked.
@@ -157,6 +157,27 @@ impl Seats {
         .fetch_all(&mut *tx)
         .await?;
         Self::lock(tx, batch_ids).await
+    }
+
+    /// Locks the batches of those registrations that neither hold a seat nor were confirmed: a decision about the others
+    /// changes no counter and nobody's place, so it need not wait for those who do. Which they are may have changed when the
+    /// registrations are locked; see [`Self::covers`].
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lock_of_seatless(tx: &mut PgConnection, registration_ids: &[Uuid]) -> Result<Self, Failure> {
+        let batch_ids = sqlx::query_scalar!(
+            "SELECT DISTINCT batch_id FROM student_registrations WHERE id = ANY($1) AND phase NOT IN ('held', 'confirmed')",
+            registration_ids,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        if batch_ids.is_empty() { Ok(Self::default()) } else { Self::lock(tx, batch_ids).await }
+    }
+
+    /// Whether the batch of this locked registration is locked, or need not be.
+    pub fn covers(&self, registration: &Registration) -> bool {
+        registration.status.has_seat() || self.batches.contains_key(&registration.batch_id)
     }
 
     /// A batch, if it exists.

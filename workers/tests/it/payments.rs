@@ -120,6 +120,24 @@ async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
 }
 
 #[tokio::test]
+async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
+    let sandbox = Sandbox::new("decision_beside_batch").await;
+    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
+    let student = fixtures::students(&sandbox.db, "payer", 1).await[0].id;
+    let registration = fixtures::registrations(&sandbox.db, &batch, &[student], "payment_submitted").await[0];
+    let claims = [(registration, "UTR-1".to_owned())];
+    let payment = fixtures::payments(&sandbox.db, &claims, batch.amount_due).await[0];
+    let mut registering = sandbox.db.begin().await.unwrap();
+    sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
+    let outcomes =
+        settle(&sandbox.db, &DecidePaymentHandler, &[decide(accountant, payment, PaymentDecision::Approve)]).await;
+    assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
+    registering.rollback().await.unwrap();
+    sandbox.close().await;
+}
+
+#[tokio::test]
 async fn money_without_a_seat_takes_a_free_one_or_is_offered_back() {
     let sandbox = Sandbox::new("money_without_a_seat").await;
     let batch = NewBatch::of(1).insert(&sandbox.db).await;
