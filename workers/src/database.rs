@@ -13,11 +13,12 @@ use crate::config;
 
 /// How the pools' statements are planned: once a connection, and always by the index. Each of them looks rows up by the
 /// keys of one batch; a plan that was made while a table was empty, or on old statistics, would scan it once it has grown.
-const PLANNED_BY_KEY: [(&str, &str); 5] = [
+const PLANNED_BY_KEY: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("enable_material", "off"),
     ("jit", "off"),
 ];
 

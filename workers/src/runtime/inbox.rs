@@ -108,12 +108,16 @@ impl NewRows {
     ///
     /// # Errors
     /// [`Failure::Race`] where another worker settled one of them meanwhile.
-    pub async fn settle(mut self, conn: &mut PgConnection) -> Result<(), Failure> {
+    pub async fn settle(self, conn: &mut PgConnection) -> Result<(), Failure> {
+        let new = self.new;
         #[cfg(feature = "planted-bugs")]
-        if super::planted::inbox_off() {
-            self.new.forget(&settled(conn, &self.new.ids).await?);
-        }
-        self.new.insert(conn).await?;
+        let new = if super::planted::inbox_off() {
+            let written = settled(conn, &new.ids).await?;
+            new.but(&written)
+        } else {
+            new
+        };
+        new.insert(conn).await?;
         self.replayed.replace(conn).await
     }
 }
@@ -176,7 +180,7 @@ impl Columns {
 
     /// Leaves out what is written already.
     #[cfg(feature = "planted-bugs")]
-    fn forget(&mut self, written: &HashMap<Uuid, SettledRow>) {
+    fn but(mut self, written: &HashMap<Uuid, SettledRow>) -> Self {
         for index in
             (0..self.ids.len()).rev().filter(|index| written.contains_key(&self.ids[*index])).collect::<Vec<_>>()
         {
@@ -191,5 +195,6 @@ impl Columns {
             self.subjects.remove(index);
             self.accepted.remove(index);
         }
+        self
     }
 }
