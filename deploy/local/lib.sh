@@ -29,8 +29,8 @@ declare -A PORT_OFFSETS=(
 )
 # What each worker process serves, in the order of their metrics ports.
 WORKER_POOLS=(
-    'registrations,payments'
-    'invoicing,notifications,dead-letters,clock'
+    'registrations'
+    'payments,invoicing,notifications,dead-letters,clock'
     'documents,email'
 )
 

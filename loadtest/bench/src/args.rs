@@ -82,7 +82,7 @@ pub struct Args {
 
     /// The pools of a worker process, with commas; once a process. `email` and `documents` stay off unless named.
     #[arg(long, value_name = "POOLS", default_values_t = [
-        "registrations,payments".to_owned(), "invoicing,notifications,dead-letters,clock".to_owned()])]
+        "registrations".to_owned(), "payments,invoicing,notifications,dead-letters,clock".to_owned()])]
     pub workers: Vec<String>,
 
     /// A setting of gateways and workers, such as `REGISTRAR__DATABASE__POOL_MAX=4`; may be repeated.

@@ -148,6 +148,22 @@ pub(super) async fn await_settled(world: &World, operations: &[Uuid]) -> anyhow:
     }
 }
 
+/// Waits until all of these are settled, whatever else is under way.
+///
+/// # Errors
+/// Where they are not in time.
+pub(super) async fn await_operations(world: &World, operations: &[Uuid]) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let unsettled = unsettled(world, operations).await?;
+        if unsettled == 0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < SETTLED_WITHIN, "{unsettled} operations are not settled after {SETTLED_WITHIN:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 fn push_answers(record: &mut Record, began_us: i64, taken: &[Taken]) {
     let first: Vec<f64> = taken.iter().map(|taken| taken.first_answer_us as f64 / 1e3).collect();
     record.push_quantiles("first answer", first);
