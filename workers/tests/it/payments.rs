@@ -130,8 +130,10 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     let payment = fixtures::payments(&sandbox.db, &claims, batch.amount_due).await[0];
     let mut registering = sandbox.db.begin().await.unwrap();
     sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
+    let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
+    let decided = settle(&sandbox.db, &DecidePaymentHandler, &verdict);
     let outcomes =
-        settle(&sandbox.db, &DecidePaymentHandler, &[decide(accountant, payment, PaymentDecision::Approve)]).await;
+        tokio::time::timeout(std::time::Duration::from_secs(10), decided).await.expect("it waits for the batch");
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     registering.rollback().await.unwrap();
     sandbox.close().await;
