@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
 use contracts::{
     Principal, ProblemType, Role, ids,
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use workers::{
     payments::{DecidePaymentHandler, ExpireHoldHandler, PaymentStatus, SubmitPaymentHandler},
     registrations::{CancelRegistrationHandler, RegistrationStatus},
-    runtime::{Delivery, Handler},
+    runtime::{Delivery, Failure, Handler},
 };
 
 use crate::registrations::{delivery, done, refused, settle};
@@ -132,10 +134,66 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
     let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
     let decided = settle(&sandbox.db, &DecidePaymentHandler, &verdict);
-    let outcomes =
-        tokio::time::timeout(std::time::Duration::from_secs(10), decided).await.expect("it waits for the batch");
+    let outcomes = tokio::time::timeout(Duration::from_secs(10), decided).await.expect("it waits for the batch");
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     registering.rollback().await.unwrap();
+    sandbox.close().await;
+}
+
+/// Until some transaction waits for another's row.
+async fn somebody_waits(db: &PgPool) {
+    testkit::eventually("a transaction waits for a lock", Duration::from_secs(10), || async {
+        let waiting = sqlx::query_scalar::<_, bool>(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        );
+        waiting.fetch_one(db).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registration_that_lost_its_seat_meanwhile_is_decided_anew() {
+    let sandbox = Sandbox::new("lost_its_seat").await;
+    let batch = NewBatch::of(1).insert(&sandbox.db).await;
+    let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
+    let student = fixtures::students(&sandbox.db, "payer", 1).await[0].id;
+    let registration = fixtures::registrations(&sandbox.db, &batch, &[student], "payment_submitted").await[0];
+    let payment = fixtures::payments(&sandbox.db, &[(registration, "UTR-1".to_owned())], batch.amount_due).await[0];
+    let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
+    let mut expiring = sandbox.db.begin().await.unwrap();
+    sqlx::query("UPDATE student_registrations SET status = 'expired'").execute(&mut *expiring).await.unwrap();
+    sqlx::query("UPDATE batches SET seats_taken = 0").execute(&mut *expiring).await.unwrap();
+    let mut deciding = sandbox.db.begin().await.unwrap();
+    let (decided, ()) = tokio::join!(DecidePaymentHandler.apply(&mut deciding, &verdict), async {
+        somebody_waits(&sandbox.db).await;
+        expiring.commit().await.unwrap();
+    });
+    assert!(matches!(decided, Err(Failure::Race)), "{decided:?}");
+    deciding.rollback().await.unwrap();
+    let outcomes = settle(&sandbox.db, &DecidePaymentHandler, &verdict).await;
+    assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn a_reference_that_was_taken_meanwhile_is_decided_anew() {
+    let sandbox = Sandbox::new("reference_meanwhile").await;
+    let batch = NewBatch::of(2).insert(&sandbox.db).await;
+    let students = fixtures::students(&sandbox.db, "payer", 2).await;
+    let (a, b) = (students[0].id, students[1].id);
+    let registrations = fixtures::registrations(&sandbox.db, &batch, &[a, b], "seat_held").await;
+    let claim = |student, registration| [submit(student, registration, "UTR-1", batch.amount_due)];
+    let (of_a, of_b) = (claim(a, registrations[0]), claim(b, registrations[1]));
+    let (mut first, mut second) = (sandbox.db.begin().await.unwrap(), sandbox.db.begin().await.unwrap());
+    SubmitPaymentHandler.apply(&mut first, &of_a).await.unwrap();
+    let (claimed, ()) = tokio::join!(SubmitPaymentHandler.apply(&mut second, &of_b), async {
+        somebody_waits(&sandbox.db).await;
+        first.commit().await.unwrap();
+    });
+    assert!(matches!(claimed, Err(Failure::Race)), "{claimed:?}");
+    second.rollback().await.unwrap();
+    let outcomes = settle(&sandbox.db, &SubmitPaymentHandler, &of_b).await;
+    assert!(refused(&outcomes[0], ProblemType::DuplicateReference) && outcomes[0].memo.claimed_from.is_some());
     sandbox.close().await;
 }
 
