@@ -292,7 +292,8 @@ async fn list(
                     CASE WHEN $1::uuid IS NULL THEN risk_flags END AS risk_flags,
                     reviewed_at, rejection_code, refunded, created_at, updated_at
            FROM     payments
-           WHERE    ($1::uuid IS NULL OR student_id = $1)
+           WHERE    ($1::uuid IS NULL
+                     OR registration_id = ANY (ARRAY (SELECT r.id FROM student_registrations r WHERE r.student_id = $1)))
                     AND ($2::text IS NULL OR status = $2)
                     AND ($3::uuid IS NULL OR registration_id = $3)
                     AND ($4::uuid IS NULL OR id < $4)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::example_id;
 use crate::{
-    FieldError,
+    FieldError, Role,
     command::{Command, Queue},
     validation::Checks,
 };
@@ -38,7 +38,7 @@ pub enum NotificationTarget {
     /// One user.
     User(Uuid),
     /// Every active user of a role: how accountants hear of a suspicious reference.
-    Role(crate::Role),
+    Role(Role),
 }
 
 impl Command for CreateNotification {
@@ -58,6 +58,12 @@ impl Command for CreateNotification {
             .line("title", &self.title, 200)
             .optional_text("body", Some(&self.body), 2_000)
             .line("dedupe_key", &self.dedupe_key, 200)
+            .ensure(
+                self.to != NotificationTarget::Role(Role::Student),
+                "to",
+                "too_many",
+                "must be one user or a role of staff: students are told one by one",
+            )
             .finish()
     }
 
@@ -70,5 +76,18 @@ impl Command for CreateNotification {
             data: serde_json::json!({ "payment_id": example_id(4) }),
             dedupe_key: format!("payment_received:{}", example_id(4)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staff_is_told_by_role_and_students_one_by_one() {
+        let to = |role| CreateNotification { to: NotificationTarget::Role(role), ..CreateNotification::example() };
+        assert_eq!(to(Role::Accountant).validate(), Ok(()));
+        let errors = to(Role::Student).validate().expect_err("all students at once");
+        assert_eq!((errors[0].field.as_str(), errors[0].code.as_str()), ("to", "too_many"));
     }
 }
