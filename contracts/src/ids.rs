@@ -22,12 +22,12 @@ pub fn new_id() -> Uuid {
 
 /// The id of a request that came with an `Idempotency-Key`: the same scope, route and key give the same operation.
 pub fn keyed_id(scope: &str, route: &str, key: &str) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, format!("key\0{scope}\0{route}\0{key}").as_bytes())
+    Uuid::new_v5(&NAMESPACE, ["key", scope, route, key].join("\0").as_bytes())
 }
 
 /// The id of a follow-up: of its parent and a key that the handler names, never of an ordinal.
 pub fn follow_up_id(parent: Uuid, kind: &str, key: &str) -> Uuid {
-    Uuid::new_v5(&parent, format!("{kind}\0{key}").as_bytes())
+    Uuid::new_v5(&parent, [kind, key].join("\0").as_bytes())
 }
 
 /// The id of a command that the clock publishes: of its kind, its subject and the time at which it was due.

@@ -15,6 +15,7 @@ pub mod partitions;
 pub mod principal;
 pub mod problem;
 pub mod schema;
+mod text;
 pub mod tokens;
 pub mod trace;
 pub mod validation;

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::text;
+
 /// What a signed-in user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -98,7 +100,11 @@ impl fmt::Display for Principal {
         match self {
             Principal::Anonymous => f.write_str("anonymous"),
             Principal::System => f.write_str("system"),
-            Principal::User { id, role } => write!(f, "{role}:{id}"),
+            Principal::User { id, role } => {
+                f.write_str(role.name())?;
+                f.write_str(":")?;
+                f.write_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+            }
         }
     }
 }
@@ -127,7 +133,6 @@ impl Serialize for Principal {
 
 impl<'de> Deserialize<'de> for Principal {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        text::parsed(deserializer)
     }
 }

@@ -5,6 +5,11 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::text;
+
+/// `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
+const TEXT_BYTES: usize = 55;
+
 /// `00-<trace id>-<span id>-<flags>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
@@ -32,7 +37,19 @@ impl TraceParent {
 
     /// The trace id, 32 lower-case hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace_id)
+        Uuid::from_u128(self.trace_id).simple().to_string()
+    }
+
+    /// As it stands in the header: ASCII. Written digit by digit by uuid, which is several times as fast as formatting
+    /// integers, and every event has one.
+    pub fn encode(&self) -> [u8; TEXT_BYTES] {
+        let mut text = *b"00-________________________________-________________-__";
+        Uuid::from_u128(self.trace_id).simple().encode_lower(&mut text[3..35]);
+        let mut tail = [0; 32];
+        Uuid::from_u64_pair(self.span_id, u64::from(self.flags) << 56).simple().encode_lower(&mut tail);
+        text[36..52].copy_from_slice(&tail[..16]);
+        text[53..].copy_from_slice(&tail[16..18]);
+        text
     }
 }
 
@@ -44,7 +61,7 @@ impl Default for TraceParent {
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        f.write_str(std::str::from_utf8(&self.encode()).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -63,7 +80,7 @@ impl FromStr for TraceParent {
         {
             return Err(BadTraceParent);
         }
-        let trace_id = u128::from_str_radix(trace, 16).map_err(|_| BadTraceParent)?;
+        let trace_id = Uuid::try_parse(trace).map_err(|_| BadTraceParent)?.as_u128();
         let span_id = u64::from_str_radix(span, 16).map_err(|_| BadTraceParent)?;
         let flags = u8::from_str_radix(flags, 16).map_err(|_| BadTraceParent)?;
         if trace_id == 0 || span_id == 0 {
@@ -75,14 +92,13 @@ impl FromStr for TraceParent {
 
 impl Serialize for TraceParent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(std::str::from_utf8(&self.encode()).expect("hexadecimal digits are ASCII"))
     }
 }
 
 impl<'de> Deserialize<'de> for TraceParent {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        text::parsed(deserializer)
     }
 }
 

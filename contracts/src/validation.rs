@@ -110,7 +110,9 @@ pub fn normalise_email(value: &str) -> String {
 /// The reference under which a bank transfer is recognised however it is typed: upper case, ASCII letters and digits only,
 /// which is all that banks print.
 pub fn normalise_reference(value: &str) -> String {
-    value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+    let mut reference = String::with_capacity(value.len());
+    reference.extend(value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()));
+    reference
 }
 
 /// Active ISO 4217 codes with two decimals, which is what `numeric(14,2)` can hold exactly.

@@ -170,9 +170,9 @@ pub struct Limits {
     /// How long SIGTERM lets requests finish.
     pub drain_ms: u64,
     /// Recent idempotency keys kept in memory.
-    pub idempotency_keys: u64,
+    pub idempotency_keys: usize,
     /// For how long.
-    pub idempotency_seconds: u64,
+    pub idempotency_seconds: u32,
 }
 
 /// Telling clients live.

@@ -1,18 +1,18 @@
 //! Recent idempotency keys of this process. An entry is made only after the broker's confirm, so a replayed 202 is as
 //! durable as the first. It is a hint: without it the workers absorb the duplicate.
 
-use std::time::Duration;
-
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use contracts::Fingerprint;
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use uuid::Uuid;
 
 use crate::config::Limits;
 
-/// What was answered before under a key, by the operation's id, which stands for scope, route and key.
+/// What was answered before under a key, by the operation's id, which stands for scope, route and key. Bounded in entries;
+/// what is too old is not found.
 pub struct RecentKeys {
     answers: Cache<Uuid, Answered>,
+    age_max: TimeDelta,
 }
 
 /// A 202 that was given; all else in it follows from the operation's id.
@@ -27,20 +27,43 @@ pub struct Answered {
 impl RecentKeys {
     /// Empty.
     pub fn new(limits: &Limits) -> Self {
-        let answers = Cache::builder()
-            .max_capacity(limits.idempotency_keys)
-            .time_to_live(Duration::from_secs(limits.idempotency_seconds))
-            .build();
-        Self { answers }
+        Self {
+            answers: Cache::new(limits.idempotency_keys),
+            age_max: TimeDelta::seconds(limits.idempotency_seconds.into()),
+        }
     }
 
     /// What was answered.
     pub fn get(&self, id: Uuid) -> Option<Answered> {
-        self.answers.get(&id)
+        self.answers.get(&id).filter(|answered| Utc::now() - answered.accepted_at <= self.age_max)
     }
 
     /// Remembers an answer; only after the confirm.
     pub fn insert(&self, id: Uuid, answered: Answered) {
         self.answers.insert(id, answered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::ids;
+
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn an_answer_is_remembered_until_it_is_too_old() {
+        let limits = Settings::default().limits;
+        let recent = RecentKeys::new(&limits);
+        let given = |seconds_ago: u32| Answered {
+            fingerprint: Fingerprint::of("kind", b"data"),
+            accepted_at: Utc::now() - TimeDelta::seconds(seconds_ago.into()),
+        };
+        let (young, old) = (ids::new_id(), ids::new_id());
+        recent.insert(young, given(limits.idempotency_seconds - 60));
+        recent.insert(old, given(limits.idempotency_seconds + 1));
+        assert!(recent.get(young).is_some_and(|answered| answered.fingerprint == Fingerprint::of("kind", b"data")));
+        assert!(recent.get(old).is_none());
+        assert!(recent.get(ids::new_id()).is_none());
     }
 }

@@ -30,6 +30,8 @@ use crate::{
 
 const SOURCE: &str = "/gateway";
 const KEY_BYTES_MAX: usize = 255;
+/// Room for those that the middleware adds as well.
+const ANSWER_HEADERS: usize = 16;
 /// Set on an answer that repeats an earlier one.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -195,7 +197,7 @@ async fn answer(
         return ([(HeaderName::from_static("preference-applied"), applied)], Json(settled.view(view.id, Some(held))))
             .into_response();
     }
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(ANSWER_HEADERS);
     let location = HeaderValue::from_str(&view.links.this).expect("base62 digits are a header value");
     headers.insert(header::LOCATION, location);
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

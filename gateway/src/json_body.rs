@@ -83,6 +83,11 @@ async fn read(request: Request, app: &App) -> ApiResult<Bytes> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    serde_json::from_slice(bytes).or_else(|_| explain(bytes))
+}
+
+/// Reads once more what could not be read, to name the field: keeping track of the path costs as much again as reading.
+fn explain<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let malformed = |detail: String| ApiError::from(Problem::new(ProblemType::MalformedJson).detail(detail));
     std::str::from_utf8(bytes)
         .map_err(|error| malformed(format!("The body is not UTF-8: see byte {}.", error.valid_up_to())))?;

@@ -53,7 +53,7 @@ pub async fn handle(State(app): State<App>, request: Request, next: Next) -> Res
         limited(at_most, next.run(request)).await
     };
     let mut response = request::scope(trace, place.ok(), work).await;
-    if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
+    if let Ok(value) = HeaderValue::from_bytes(&trace.encode()) {
         response.headers_mut().insert(TRACEPARENT, value);
     }
     secure(&app.settings, &mut response);

@@ -94,6 +94,17 @@ fn the_algorithm_is_the_keys_and_not_the_tokens() {
 }
 
 #[test]
+fn a_header_that_another_program_wrote_is_read_and_what_it_must_understand_is_not_there() {
+    let ring = ring();
+    let claims = claims();
+    let json = serde_json::to_value(&claims).expect("json");
+    let foreign = Header { cty: Some("JSON".into()), ..ring.header.clone() };
+    assert_eq!(ring.verify(&signed(&ring, &foreign, &json)), Ok(claims));
+    let critical = Header { crit: Some(vec!["exp".into()]), ..ring.header.clone() };
+    assert_eq!(ring.verify(&signed(&ring, &critical, &json)), Err(Refused));
+}
+
+#[test]
 fn a_rotated_secret_still_verifies() {
     let (old, new) = ("a".repeat(32), "b".repeat(32));
     let token = ring().sign(&claims());
