@@ -15,10 +15,12 @@ use serde::Deserialize;
 use url::Url;
 
 mod bad_settings;
+mod complaints;
 mod threads;
 mod time_zone;
 
 pub use bad_settings::BadSettings;
+use complaints::Complaints;
 pub use time_zone::TimeZone;
 
 /// What holds where neither file nor environment says otherwise. What has no sensible default is not here, and then
@@ -147,6 +149,8 @@ pub struct Runtime {
     pub threads: usize,
     /// Consumers a pool.
     pub consumers: u32,
+    /// The same for invoicing and for notifications, which write what follows from the others.
+    pub follow_up_consumers: u32,
     /// Deliveries (arrays of up to 64 events) a consumer may hold.
     pub prefetch: u16,
     /// Rows that one transaction settles at most.
@@ -300,6 +304,7 @@ impl Settings {
         let (database, runtime, clock, smtp) = (&self.database, &self.runtime, &self.clock, &self.smtp);
         let positive = [
             ("runtime.consumers", u64::from(runtime.consumers)),
+            ("runtime.follow_up_consumers", u64::from(runtime.follow_up_consumers)),
             ("runtime.prefetch", u64::from(runtime.prefetch)),
             ("runtime.batch_max", runtime.batch_max as u64),
             ("runtime.attempts_max", u64::from(runtime.attempts_max)),
@@ -315,7 +320,7 @@ impl Settings {
             complaints.unless(value > 0, &format!("{key} is 0; give it at least 1"));
         }
         complaints.unless(
-            database.pool_max >= runtime.consumers,
+            database.pool_max >= runtime.consumers.max(runtime.follow_up_consumers),
             "database.pool_max is below runtime.consumers; each consumer needs a connection, raise pool_max",
         );
         complaints.unless(
@@ -381,16 +386,6 @@ impl Settings {
             self.institute.legal_name != SAMPLE_LEGAL_NAME,
             "institute.legal_name is the sample's; set the institute.* keys before invoices are issued in its name",
         );
-    }
-}
-
-struct Complaints(Vec<String>);
-
-impl Complaints {
-    fn unless(&mut self, fits: bool, complaint: &str) {
-        if !fits {
-            self.0.push(complaint.to_owned());
-        }
     }
 }
 

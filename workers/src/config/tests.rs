@@ -49,6 +49,8 @@ fn production_refuses_what_is_development_s() {
 fn relations_are_asserted_by_key() {
     for (toml, key) in [
         ("runtime.consumers = 9", "database.pool_max"),
+        ("runtime.follow_up_consumers = 9", "database.pool_max"),
+        ("runtime.follow_up_consumers = 0", "runtime.follow_up_consumers"),
         ("runtime.drain_ms = 25000", "runtime.drain_ms"),
         ("database.lock_timeout_ms = 5000", "database.lock_timeout_ms"),
         ("institute.financial_year_start_month = 13", "institute.financial_year_start_month"),

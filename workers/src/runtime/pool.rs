@@ -92,7 +92,11 @@ pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
 impl Pools {
     /// Consumers of this queue in this process: a partition's batches commit one after the other.
     pub fn consumers(&self, queue: WorkQueue) -> u32 {
-        if queue.is_partition() { 1 } else { self.settings.consumers }
+        match queue.queue() {
+            _ if queue.is_partition() => 1,
+            Queue::Invoicing | Queue::Notifications => self.settings.follow_up_consumers,
+            _ => self.settings.consumers,
+        }
     }
 
     pub(super) fn context(

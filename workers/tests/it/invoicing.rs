@@ -233,6 +233,7 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     let workers = Workers::of(&sandbox);
     let settings = [
         ("REGISTRAR__RUNTIME__CONSUMERS", "2"),
+        ("REGISTRAR__RUNTIME__FOLLOW_UP_CONSUMERS", "2"),
         ("REGISTRAR__RUNTIME__PREFETCH", "2"),
         ("REGISTRAR__RUNTIME__BATCH_MAX", "24"),
     ];
