@@ -77,7 +77,8 @@ fn without_backlog_pool(args: &Args) -> Args {
         let others: Vec<&str> = pools.split(',').filter(|pool| *pool != backlog::QUEUE.name()).collect();
         others.join(",")
     };
-    Args { workers: args.workers.iter().map(others).collect(), ..args.clone() }
+    let workers = args.workers.iter().map(others).filter(|pools| !pools.is_empty()).collect();
+    Args { workers, ..args.clone() }
 }
 
 /// The payments benchmark, with processes of its own.
