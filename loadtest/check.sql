@@ -31,7 +31,7 @@ WITH seats AS (
     SELECT operation_id FROM invoices WHERE kind = 'invoice'
 ), settled AS (
     -- A visitor who is registered already is told the same as a new one, and nothing comes of it.
-    SELECT operations.kind, state, coalesce(outcome #>> '{memo,repeated}' = 'true', false) AS decoy,
+    SELECT operations.kind, state, coalesce(convert_from(memo, 'UTF8')::jsonb ->> 'repeated' = 'true', false) AS decoy,
            count(effects.operation_id) AS effects
       FROM operations LEFT JOIN effects ON operation_id = id
      WHERE operations.kind IN ('payment.submit.v1', 'registration.submit.v1', 'invoice.issue.v1')
