@@ -66,4 +66,12 @@ mod tests {
         assert!(recent.get(old).is_none());
         assert!(recent.get(ids::new_id()).is_none());
     }
+
+    #[test]
+    fn a_memory_without_room_remembers_nothing() {
+        let recent = RecentKeys::new(&Limits { idempotency_keys: 0, ..Settings::default().limits });
+        let (id, fingerprint) = (ids::new_id(), Fingerprint::of("kind", b"data"));
+        recent.insert(id, Answered { fingerprint, accepted_at: Utc::now() });
+        assert!(recent.get(id).is_none());
+    }
 }

@@ -158,8 +158,10 @@ async fn a_key_that_came_with_another_payload_is_refused_by_any_gateway() {
         assert_eq!(operation["problem"]["type"], "/problems/idempotency-key-reused", "{operation}");
         assert!(operation["result"].is_null(), "the other payload's result is not shown");
     }
+    succeeded(&scene.pay(&scene.bela, "another key", &scene.payment(&scene.bela, "UTR KEY 3")).await);
     let mine: Value = answer(scene.gateway.get("/v1/payments").bearer_auth(&scene.asha.token)).await.expect(200);
-    assert_eq!(mine["items"].as_array().map(Vec::len), Some(1), "{mine}");
+    assert_eq!(mine["items"].as_array().map(Vec::len), Some(1), "another student's is not shown: {mine}");
+    assert_eq!(mine["items"][0]["registration_id"], json!(scene.asha.registration), "{mine}");
     assert!(cold.process.terminate().await.success());
     scene.close().await;
 }
