@@ -17,6 +17,8 @@ pub const CONTENT_TYPE: &str = "application/cloudevents-batch+json";
 pub const BATCH_EVENTS_MAX: usize = 64;
 /// Bytes in one message at most.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// What may stand between JSON values (RFC 8259, section 2).
+const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// One event as it travels. Extension names follow CloudEvents 1.0 §3.1 (lower-case letters and digits).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,7 +101,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`DecodeError`] where the body as a whole is no JSON array.
     #[allow(clippy::type_complexity)]
-    pub fn decode_batch(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a RawValue, DecodeError)>>, DecodeError> {
+    pub fn decode_batch(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a str, DecodeError)>>, DecodeError> {
         let elements = Event::decode_elements(body)?;
         Ok(elements.into_iter().map(|(raw, event)| event.map_err(|error| (raw, error))).collect())
     }
@@ -109,9 +111,34 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`DecodeError`] where the body as a whole is no JSON array.
     #[allow(clippy::type_complexity)]
-    pub fn decode_elements(body: &'a [u8]) -> Result<Vec<(&'a RawValue, Result<Event<'a>, DecodeError>)>, DecodeError> {
+    pub fn decode_elements(body: &'a [u8]) -> Result<Vec<(&'a str, Result<Event<'a>, DecodeError>)>, DecodeError> {
+        // The text is looked at once, not string by string, and each event is read where it stands.
+        let events = std::str::from_utf8(body).ok().and_then(Self::decode_sound);
+        if let Some(events) = events {
+            return Ok(events);
+        }
+        // Something is wrong with it: now each element is found before it is read, so that a bad one keeps to itself.
         let raw: Vec<&'a RawValue> = serde_json::from_slice(body)?;
-        Ok(raw.into_iter().map(|raw| (raw, Event::decode(raw.get().as_bytes()))).collect())
+        Ok(raw.into_iter().map(|raw| (raw.get(), Event::decode(raw.get().as_bytes()))).collect())
+    }
+
+    /// The events of an array that holds nothing else; none where anything is wrong with it.
+    #[allow(clippy::type_complexity)]
+    fn decode_sound(body: &'a str) -> Option<Vec<(&'a str, Result<Event<'a>, DecodeError>)>> {
+        let mut events = Vec::with_capacity(BATCH_EVENTS_MAX);
+        let mut rest = body.trim_matches(JSON_SPACE).strip_prefix('[')?;
+        loop {
+            rest = rest.trim_start_matches(JSON_SPACE);
+            let mut elements = serde_json::Deserializer::from_str(rest).into_iter::<Event<'a>>();
+            let event = elements.next()?.ok().filter(|event| event.specversion == "1.0")?;
+            let (element, after) = rest.split_at(elements.byte_offset());
+            events.push((element, Ok(event)));
+            let after = after.trim_start_matches(JSON_SPACE);
+            match after.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => return (after == "]").then_some(events),
+            }
+        }
     }
 
     /// The event as JSON bytes.

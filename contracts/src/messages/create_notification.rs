@@ -2,12 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::example_id;
 use crate::{
-    FieldError, Role,
+    FieldError, RawJson, Role,
     command::{Command, Queue},
     validation::Checks,
 };
@@ -26,7 +25,7 @@ pub struct CreateNotification {
     pub body: String,
     /// What the client needs to link to the thing.
     #[serde(default)]
-    pub data: Value,
+    pub data: RawJson,
     /// Once a user and key, whatever is delivered how often.
     pub dedupe_key: String,
 }
@@ -73,7 +72,7 @@ impl Command for CreateNotification {
             notification_type: "payment_received".into(),
             title: "We have your payment".into(),
             body: "An accountant will look at it.".into(),
-            data: serde_json::json!({ "payment_id": example_id(4) }),
+            data: serde_json::json!({ "payment_id": example_id(4) }).into(),
             dedupe_key: format!("payment_received:{}", example_id(4)),
         }
     }

@@ -2,12 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::example_id;
 use crate::{
-    FieldError,
+    FieldError, RawJson,
     command::{Command, Queue},
     validation::Checks,
 };
@@ -29,7 +28,7 @@ pub struct SendEmail {
     pub locale: String,
     /// What the template fills in.
     #[serde(default)]
-    pub context: Value,
+    pub context: RawJson,
     /// `user_tokens.id`, where the mail carries a link that signs in, verifies or resets. The secret part is computed
     /// while the mail is rendered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +150,9 @@ impl Command for SendEmail {
             user_id: Some(example_id(3)),
             template: EmailTemplate::PaymentReceived,
             locale: "en".into(),
-            context: serde_json::json!({ "amount": "11800.00", "currency": "INR", "transaction_id": "UTR-2026-000123" }),
+            context:
+                serde_json::json!({ "amount": "11800.00", "currency": "INR", "transaction_id": "UTR-2026-000123" })
+                    .into(),
             token_id: None,
             attachment_file_id: None,
             dedupe_key: format!("payment_received:{}", example_id(4)),

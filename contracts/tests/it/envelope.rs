@@ -51,7 +51,22 @@ fn neighbours_of_a_bad_element_survive() {
         let fates: Vec<_> = decoded.iter().map(Result::is_ok).collect();
         assert_eq!(fates, [true, false, true], "{bad}");
         let (raw, _) = decoded.into_iter().nth(1).expect("three").expect_err("the bad one");
-        assert_eq!(raw.get(), bad, "a dead letter holds the very bytes");
+        assert_eq!(raw, bad, "a dead letter holds the very bytes");
+    }
+}
+
+#[test]
+fn each_event_stands_beside_its_own_bytes() {
+    let events = one_of_each();
+    let texts: Vec<_> = events.iter().map(|event| String::from_utf8(event.bytes.to_vec()).expect("JSON")).collect();
+    for (between, around) in [(",", ""), (" ,\r\n\t", " \n")] {
+        let body = format!("{around}[{around}{}{around}]{around}", texts.join(between));
+        let elements = Event::decode_elements(body.as_bytes()).expect("an array");
+        assert_eq!(elements.len(), texts.len());
+        for ((raw, event), text) in elements.iter().zip(&texts) {
+            assert_eq!(raw, text);
+            assert_eq!(event.as_ref().expect("ours").encode(), text.as_bytes());
+        }
     }
 }
 

@@ -185,7 +185,7 @@ async fn mail_link(app: &App, email: &str, link: Link) -> ApiResult<()> {
         user_id: Some(addressee.user_id),
         template,
         locale: addressee.locale.unwrap_or_else(|| "en".to_owned()),
-        context: serde_json::json!({ "name": addressee.full_name, "expires_minutes": minutes }),
+        context: serde_json::json!({ "name": addressee.full_name, "expires_minutes": minutes }).into(),
         token_id: Some(addressee.token_id),
         attachment_file_id: None,
         dedupe_key: format!("{}:{}", template.name(), addressee.token_id),

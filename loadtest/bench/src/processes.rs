@@ -227,7 +227,7 @@ fn command(
 fn niced(command: &Command) -> Command {
     let command = command.as_std();
     let mut niced = Command::new("nice");
-    niced.args(["-n", "10"]).arg(command.get_program());
+    niced.args(["-n", "19"]).arg(command.get_program());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => niced.env(key, value),

@@ -193,7 +193,8 @@ fn reminder(hold: EndingHold) -> SendEmail {
             "name": hold.full_name, "course": hold.course, "batch": hold.batch, "request_no": hold.request_no,
             "registration_id": hold.id, "amount_due": hold.balance, "currency": hold.currency,
             "deadline": hold.hold_expires_at,
-        }),
+        })
+        .into(),
         token_id: None,
         attachment_file_id: None,
         dedupe_key,

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use chrono::NaiveDate;
 use contracts::{
-    Outcome, Verdict, ids, messages,
+    Outcome, RawJson, Verdict, ids, messages,
     messages::{EmailTemplate, SendEmail},
 };
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct InvoiceMail {
     user_id: Option<Uuid>,
     locale: String,
     payment_id: Option<Uuid>,
-    context: Value,
+    context: RawJson,
 }
 
 /// An issued invoice, as it is printed.
@@ -227,7 +227,8 @@ async fn select_invoices(tx: &mut PgConnection, wanted: &[Uuid]) -> Result<HashM
                     "name": row.full_name, "course": row.course, "batch": row.batch, "request_no": row.request_no,
                     "registration_id": row.registration_id, "amount": row.total, "currency": row.currency,
                     "transaction_id": row.transaction_id, "invoice_number": row.number, "balance": row.balance,
-                }),
+                })
+                .into(),
             },
         })
         .map(|invoice| (invoice.id, invoice))

@@ -117,7 +117,8 @@ impl Effect for SendEmail {
         let lease = self.lease(batch.len());
         let lease_ends = Instant::now() + lease;
         let subject = |delivery: &Delivery<Self::Command>| {
-            let subject = self.inner.templates.subject(delivery.command.template, &delivery.command.context);
+            let context = delivery.command.context.value().map_err(|error| Failure::Data(Box::new(error)))?;
+            let subject = self.inner.templates.subject(delivery.command.template, &context);
             subject.map_err(|error| Failure::Data(Box::new(error)))
         };
         let subjects = batch.iter().map(subject).collect::<Result<Vec<_>, _>>()?;
@@ -147,8 +148,8 @@ impl Effect for SendEmail {
             (None, None) => None,
         };
         let token = command.token_id.map(|id| (id, &self.inner.tokens));
-        let content =
-            self.inner.templates.render(command.template, &command.context, token).map_err(Failure::poison)?;
+        let context = command.context.value().map_err(Failure::poison)?;
+        let content = self.inner.templates.render(command.template, &context, token).map_err(Failure::poison)?;
         let mail = Mail {
             to_email: &command.to_email,
             to_name: command.to_name.as_deref(),

@@ -1,9 +1,8 @@
 //! Puts a line into the inbox of a user, or of every active user of a role. A leaf: the unique key of user and dedupe
 //! key is the inbox, so that whatever is delivered how often is told once.
 
-use contracts::{Outcome, ids, messages, messages::create_notification::NotificationTarget};
-use serde_json::Value;
-use sqlx::PgConnection;
+use contracts::{Outcome, RawJson, ids, messages, messages::create_notification::NotificationTarget};
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::runtime::{Delivery, Failure, Handler};
@@ -58,12 +57,12 @@ impl Handler for CreateNotification {
              ON CONFLICT (user_id, dedupe_key) DO NOTHING",
             &rows.ids,
             &rows.user_ids as &[Option<Uuid>],
-            &rows.roles as &[Option<String>],
-            &rows.types,
-            &rows.titles,
-            &rows.bodies,
-            &rows.data,
-            &rows.dedupe_keys,
+            &rows.roles as &[Option<&str>],
+            &rows.types as &[&str],
+            &rows.titles as &[&str],
+            &rows.bodies as &[&str],
+            &rows.data as &[Json<&RawJson>],
+            &rows.dedupe_keys as &[&str],
             &rows.operation_ids,
         )
         .execute(&mut *tx)
@@ -77,33 +76,33 @@ impl Handler for CreateNotification {
 }
 
 #[derive(Default)]
-struct Rows {
+struct Rows<'a> {
     ids: Vec<Uuid>,
     user_ids: Vec<Option<Uuid>>,
-    roles: Vec<Option<String>>,
-    types: Vec<String>,
-    titles: Vec<String>,
-    bodies: Vec<String>,
-    data: Vec<Value>,
-    dedupe_keys: Vec<String>,
+    roles: Vec<Option<&'static str>>,
+    types: Vec<&'a str>,
+    titles: Vec<&'a str>,
+    bodies: Vec<&'a str>,
+    data: Vec<Json<&'a RawJson>>,
+    dedupe_keys: Vec<&'a str>,
     operation_ids: Vec<Uuid>,
 }
 
-impl Rows {
-    fn push(&mut self, delivery: &Delivery<messages::CreateNotification>) {
+impl<'a> Rows<'a> {
+    fn push(&mut self, delivery: &'a Delivery<messages::CreateNotification>) {
         let command = &delivery.command;
         let (user_id, role) = match command.to {
             NotificationTarget::User(id) => (Some(id), None),
-            NotificationTarget::Role(role) => (None, Some(role.name().to_owned())),
+            NotificationTarget::Role(role) => (None, Some(role.name())),
         };
         self.ids.push(ids::new_id());
         self.user_ids.push(user_id);
         self.roles.push(role);
-        self.types.push(command.notification_type.clone());
-        self.titles.push(command.title.clone());
-        self.bodies.push(command.body.clone());
-        self.data.push(command.data.clone());
-        self.dedupe_keys.push(command.dedupe_key.clone());
+        self.types.push(&command.notification_type);
+        self.titles.push(&command.title);
+        self.bodies.push(&command.body);
+        self.data.push(Json(&command.data));
+        self.dedupe_keys.push(&command.dedupe_key);
         self.operation_ids.push(delivery.id);
     }
 }

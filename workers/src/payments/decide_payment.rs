@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{PaymentStatus, decision::Bench};
 use crate::{
-    registrations::{Notice, RegistrationStatus, audit, enrollment, notice::members},
+    registrations::{Notice, RegistrationStatus, audit, enrollment},
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
 
@@ -108,14 +108,14 @@ impl Handler for DecidePaymentHandler {
                 follow_ups
             }
             PaymentDecision::Reject { code } => {
-                let extra = members(json!({
+                let extra = json!({
                     "amount": memo.amount,
                     "transaction_id": memo.transaction_id,
                     "reason": code,
-                }));
+                });
                 let body = format!("{sum}: {code}.");
                 vec![
-                    notice.mail(EmailTemplate::PaymentRejected, format!("payment_rejected:{subject}"), extra),
+                    notice.mail(EmailTemplate::PaymentRejected, format!("payment_rejected:{subject}"), &extra),
                     notice.notification("payment_rejected", "Your payment was not accepted", body, &subject),
                 ]
             }

@@ -6,7 +6,6 @@ use contracts::{
     messages::{EmailTemplate, ExpireHold},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -14,6 +13,7 @@ use crate::{
     registrations::{
         Notice, RegistrationStatus, Registrations, Seats,
         audit::{self, AuditEntry},
+        notice::Nothing,
     },
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
@@ -72,7 +72,7 @@ impl Handler for ExpireHoldHandler {
             let end = delivery.command.hold_expires_at.timestamp_micros();
             let subject = format!("{}:{end}", notice.registration_id);
             let body = format!("Your seat in {}, {} has been given up.", notice.course, notice.batch);
-            follow_ups.push(notice.mail(EmailTemplate::HoldExpired, format!("hold_expired:{subject}"), Map::new()));
+            follow_ups.push(notice.mail(EmailTemplate::HoldExpired, format!("hold_expired:{subject}"), &Nothing {}));
             follow_ups.push(notice.notification("hold_expired", "Your hold has ended", body, &subject));
         }
         follow_ups

@@ -16,9 +16,7 @@ use uuid::Uuid;
 
 use super::PaymentStatus;
 use crate::{
-    registrations::{
-        Notice, Registration, RegistrationStatus, Registrations, notice::members, registration::SubmittedPayments,
-    },
+    registrations::{Notice, Registration, RegistrationStatus, Registrations, registration::SubmittedPayments},
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
 
@@ -88,17 +86,20 @@ impl Handler for SubmitPaymentHandler {
             return Vec::new();
         };
         let subject = result.payment_id.to_string();
-        let extra = members(json!({
-            "amount": result.amount,
-            "currency": result.currency,
-            "transaction_id": command.transaction_id,
-        }));
+        let extra = ReceivedPayment { amount: result.amount, transaction_id: &command.transaction_id };
         let body = format!("{} {}, reference {}.", result.amount, result.currency, command.transaction_id);
         vec![
-            notice.mail(EmailTemplate::PaymentReceived, format!("payment_received:{subject}"), extra),
+            notice.mail(EmailTemplate::PaymentReceived, format!("payment_received:{subject}"), &extra),
             notice.notification("payment_received", "We have your payment", body, &subject),
         ]
     }
+}
+
+/// What the mail says of the payment.
+#[derive(Serialize)]
+struct ReceivedPayment<'a> {
+    amount: Decimal,
+    transaction_id: &'a str,
 }
 
 fn duplicate_alert(command: &SubmitPayment, payment_id: Uuid) -> FollowUp {
@@ -113,7 +114,8 @@ fn duplicate_alert(command: &SubmitPayment, payment_id: Uuid) -> FollowUp {
             "payment_id": payment_id,
             "claimed_by": command.student_id,
             "registration_id": command.registration_id,
-        }),
+        })
+        .into(),
         dedupe_key: format!("duplicate_reference:{reference}"),
     };
     FollowUp::new("duplicate_reference", notification)
@@ -284,13 +286,13 @@ async fn insert(tx: &mut PgConnection, accepted: &[Accepted<'_>]) -> Result<(), 
         &accepted.iter().map(|a| a.id).collect::<Vec<_>>(),
         &commands.iter().map(|c| c.registration_id).collect::<Vec<_>>(),
         &commands.iter().map(|c| c.student_id).collect::<Vec<_>>(),
-        &commands.iter().map(|c| c.method.name().to_owned()).collect::<Vec<_>>(),
-        &commands.iter().map(|c| c.transaction_id.clone()).collect::<Vec<_>>(),
+        &commands.iter().map(|c| c.method.name()).collect::<Vec<_>>() as &[&str],
+        &commands.iter().map(|c| c.transaction_id.as_str()).collect::<Vec<_>>() as &[&str],
         &commands.iter().map(|c| c.transaction_ref()).collect::<Vec<_>>(),
         &accepted.iter().map(|a| a.amount).collect::<Vec<_>>(),
-        &commands.iter().map(|c| c.currency.clone()).collect::<Vec<_>>(),
+        &commands.iter().map(|c| c.currency.as_str()).collect::<Vec<_>>() as &[&str],
         &commands.iter().map(|c| c.paid_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
-        &commands.iter().map(|c| c.payer_name.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &commands.iter().map(|c| c.payer_name.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
         &commands.iter().map(|c| c.proof_file_id).collect::<Vec<_>>() as &[Option<Uuid>],
         &accepted.iter().map(|a| a.without_seat).collect::<Vec<_>>(),
         &accepted.iter().map(|a| a.delivery.id).collect::<Vec<_>>(),

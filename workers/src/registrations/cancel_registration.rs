@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::{
     Notice, Registration, RegistrationStatus, Registrations, Seats,
     audit::{self, AuditEntry},
-    notice::members,
 };
 use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
@@ -73,12 +72,12 @@ impl Handler for CancelRegistrationHandler {
         let mut follow_ups: Vec<FollowUp> = outcome.memo.promoted.iter().flat_map(Notice::promoted).collect();
         if let Some(notice) = &outcome.memo.notice {
             let id = notice.registration_id;
-            let extra = members(json!({ "reason": delivery.command.reason }));
+            let extra = json!({ "reason": delivery.command.reason });
             let body = format!("Your registration for {}, {} is cancelled.", notice.course, notice.batch);
             follow_ups.push(notice.mail(
                 EmailTemplate::RegistrationCancelled,
                 format!("registration_cancelled:{id}"),
-                extra,
+                &extra,
             ));
             follow_ups.push(notice.notification(
                 "registration_cancelled",

@@ -2,10 +2,12 @@
 //! the outcome's memo, so that the same messages can be computed from it again.
 
 use chrono::{DateTime, Utc};
-use contracts::messages::{CreateNotification, EmailTemplate, SendEmail, create_notification::NotificationTarget};
+use contracts::{
+    RawJson,
+    messages::{CreateNotification, EmailTemplate, SendEmail, create_notification::NotificationTarget},
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::RegistrationStatus;
@@ -54,31 +56,30 @@ impl Notice {
         self
     }
 
-    /// A mail under a dedupe key; `extra` adds to what the template fills in.
-    pub fn mail(&self, template: EmailTemplate, dedupe_key: String, extra: Map<String, Value>) -> FollowUp {
-        let mut context = json!({
-            "name": self.name,
-            "course": self.course,
-            "batch": self.batch,
-            "request_no": self.request_no,
-            "registration_id": self.registration_id,
-            "amount_due": self.amount_due,
-            "currency": self.currency,
-            "deposit": self.deposit,
-            "deadline": self.deadline,
-            "position": self.position,
-            "link_needed": self.token_id.is_some(),
-        });
-        if let Value::Object(context) = &mut context {
-            context.extend(extra);
-        }
+    /// A mail under a dedupe key; the members of `extra`, an object with other keys than ours, add to what the template
+    /// fills in.
+    pub fn mail(&self, template: EmailTemplate, dedupe_key: String, extra: &impl Serialize) -> FollowUp {
+        let context = MailContext {
+            name: &self.name,
+            course: &self.course,
+            batch: &self.batch,
+            request_no: &self.request_no,
+            registration_id: self.registration_id,
+            amount_due: self.amount_due,
+            currency: &self.currency,
+            deposit: self.deposit,
+            deadline: self.deadline,
+            position: self.position,
+            link_needed: self.token_id.is_some(),
+            extra,
+        };
         let mail = SendEmail {
             to_email: self.email.clone(),
             to_name: Some(self.name.clone()),
             user_id: Some(self.user_id),
             template,
             locale: self.locale.clone(),
-            context,
+            context: RawJson::of(&context),
             token_id: self.token_id,
             attachment_file_id: None,
             dedupe_key: dedupe_key.clone(),
@@ -94,7 +95,7 @@ impl Notice {
             notification_type: notification_type.to_owned(),
             title: title.to_owned(),
             body,
-            data: json!({ "registration_id": self.registration_id, "request_no": self.request_no }),
+            data: RawJson::of(&Link { registration_id: self.registration_id, request_no: &self.request_no }),
             dedupe_key: dedupe_key.clone(),
         };
         FollowUp::new(dedupe_key, notification)
@@ -112,7 +113,7 @@ impl Notice {
             None => format!("A seat in {place} is held for you while your payment is looked at."),
         };
         vec![
-            self.mail(EmailTemplate::SeatOffered, format!("seat_offered:{id}"), Map::new()),
+            self.mail(EmailTemplate::SeatOffered, format!("seat_offered:{id}"), &Nothing {}),
             self.notification("seat_offered", "A seat became free", body, &id.to_string()),
         ]
     }
@@ -122,16 +123,37 @@ impl Notice {
         let id = self.registration_id;
         let body = format!("Your seat in {}, {} is confirmed.", self.course, self.batch);
         vec![
-            self.mail(EmailTemplate::EnrollmentConfirmed, format!("enrollment_confirmed:{id}"), Map::new()),
+            self.mail(EmailTemplate::EnrollmentConfirmed, format!("enrollment_confirmed:{id}"), &Nothing {}),
             self.notification("enrollment_confirmed", "You are enrolled", body, &id.to_string()),
         ]
     }
 }
 
-/// The members of a JSON object literal, for [`Notice::mail`].
-pub fn members(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
+/// What the templates know of a registration.
+#[derive(Serialize)]
+struct MailContext<'a, E> {
+    name: &'a str,
+    course: &'a str,
+    batch: &'a str,
+    request_no: &'a str,
+    registration_id: Uuid,
+    amount_due: Decimal,
+    currency: &'a str,
+    deposit: Option<Decimal>,
+    deadline: Option<DateTime<Utc>>,
+    position: Option<i32>,
+    link_needed: bool,
+    #[serde(flatten)]
+    extra: &'a E,
 }
+
+/// What a client links a notification to.
+#[derive(Serialize)]
+struct Link<'a> {
+    registration_id: Uuid,
+    request_no: &'a str,
+}
+
+/// Adds nothing to a mail.
+#[derive(Serialize)]
+pub struct Nothing {}

@@ -7,7 +7,7 @@ use contracts::{
     messages::{EmailTemplate, RegistrationDecision, ReviewRegistration},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -15,7 +15,6 @@ use super::{
     Notice, Place, Registration, RegistrationStatus, Registrations, Seats,
     audit::{self, AuditEntry},
     magic_links,
-    notice::members,
 };
 use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
@@ -86,17 +85,17 @@ impl Handler for ReviewRegistrationHandler {
                 EmailTemplate::RegistrationRejected,
                 "Not admitted",
                 format!("Your registration for {place} was not admitted."),
-                members(json!({ "reason": reason })),
+                json!({ "reason": reason }),
             ),
             RegistrationDecision::Approve if notice.status == RegistrationStatus::Waitlisted => {
-                (EmailTemplate::Waitlisted, "On the waitlist", format!("You wait for a seat in {place}."), Map::new())
+                (EmailTemplate::Waitlisted, "On the waitlist", format!("You wait for a seat in {place}."), json!({}))
             }
             RegistrationDecision::Approve => {
-                (EmailTemplate::SeatHeld, "Admitted", format!("A seat in {place} is held for you."), Map::new())
+                (EmailTemplate::SeatHeld, "Admitted", format!("A seat in {place} is held for you."), json!({}))
             }
         };
         vec![
-            notice.mail(template, format!("{}:{subject}", template.name()), extra),
+            notice.mail(template, format!("{}:{subject}", template.name()), &extra),
             notice.notification("registration_reviewed", title, body, &subject),
         ]
     }

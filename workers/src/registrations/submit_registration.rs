@@ -10,7 +10,6 @@ use contracts::{
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -18,6 +17,7 @@ use super::{
     Notice, RegistrationStatus, Seats,
     admission::{Admission, Admissions, Existing},
     magic_links,
+    notice::Nothing,
     registrants::{Account, Registrants},
     seats::BatchSeats,
 };
@@ -100,7 +100,7 @@ impl Handler for SubmitRegistrationHandler {
         if outcome.memo.repeated {
             subject = format!("{subject}:{}", delivery.id);
         }
-        let mut follow_ups = vec![notice.mail(template, format!("{}:{subject}", template.name()), Map::new())];
+        let mut follow_ups = vec![notice.mail(template, format!("{}:{subject}", template.name()), &Nothing {})];
         if !outcome.memo.repeated {
             let body = format!("{}, {} ({})", notice.course, notice.batch, notice.request_no);
             follow_ups.push(notice.notification("registration_received", title, body, &subject));

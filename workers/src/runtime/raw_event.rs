@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use contracts::{Command, Event, Fingerprint, KeyHash, Partitions, Principal, TraceParent, WorkQueue, catalog::Kind};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{failure::Failure, handler::Delivery};
@@ -49,16 +48,14 @@ pub fn decode_body(body: Bytes) -> Vec<Result<RawEvent, Undecodable>> {
             .into_iter()
             .map(|(raw, element)| match element {
                 Ok(event) => Ok(RawEvent::from_event(&event, raw, &body)),
-                Err(error) => {
-                    Err(Undecodable { bytes: body.slice_ref(raw.get().as_bytes()), reason: error.to_string() })
-                }
+                Err(error) => Err(Undecodable { bytes: body.slice_ref(raw.as_bytes()), reason: error.to_string() }),
             })
             .collect(),
     }
 }
 
 impl RawEvent {
-    fn from_event(event: &Event<'_>, raw: &RawValue, body: &Bytes) -> Self {
+    fn from_event(event: &Event<'_>, raw: &str, body: &Bytes) -> Self {
         Self {
             id: event.id,
             kind: event.kind.as_ref().into(),
@@ -71,7 +68,7 @@ impl RawEvent {
             attempt: event.attempt,
             replay: event.replay,
             data: body.slice_ref(event.data.get().as_bytes()),
-            bytes: body.slice_ref(raw.get().as_bytes()),
+            bytes: body.slice_ref(raw.as_bytes()),
         }
     }
 
@@ -80,7 +77,8 @@ impl RawEvent {
     /// # Errors
     /// [`Failure::Poison`] where the data is not of the kind's shape or breaks its rules: no retry can mend that.
     pub fn typed<C: Command>(&self) -> Result<Delivery<C>, Failure> {
-        let command: C = serde_json::from_slice(&self.data).map_err(Failure::poison)?;
+        let data = std::str::from_utf8(&self.data).map_err(Failure::poison)?;
+        let command: C = serde_json::from_str(data).map_err(Failure::poison)?;
         if let Err(errors) = command.validate() {
             let fields: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
             return Err(Failure::poison(fields.join("; ")));

@@ -28,7 +28,8 @@ pub fn mail(to_email: &str, dedupe_key: &str) -> messages::SendEmail {
         user_id: None,
         template: EmailTemplate::PaymentReceived,
         locale: "en".into(),
-        context: json!({ "name": "Asha Rao", "amount": "11800.00", "currency": "INR", "transaction_id": "UTR-1" }),
+        context: json!({ "name": "Asha Rao", "amount": "11800.00", "currency": "INR", "transaction_id": "UTR-1" })
+            .into(),
         token_id: None,
         attachment_file_id: None,
         dedupe_key: dedupe_key.to_owned(),

@@ -13,6 +13,7 @@ mod partitions;
 mod payments;
 mod poison;
 mod privileges;
+mod references;
 mod registrations;
 mod smtp_faults;
 mod statements;

@@ -21,7 +21,7 @@ fn tell(to: NotificationTarget, title: &str, dedupe_key: &str) -> Delivery<messa
             notification_type: "announcement".into(),
             title: title.to_owned(),
             body: "Class begins at nine.".into(),
-            data: json!({}),
+            data: json!({}).into(),
             dedupe_key: dedupe_key.to_owned(),
         },
     )

@@ -95,7 +95,8 @@ fn event(id: Uuid) -> NewEvent {
             "name": "Load Test", "course": "Rust in Production", "batch": "Benchmark", "request_no": "R-0000000042",
             "registration_id": id, "amount_due": "11800.00", "currency": "INR", "deposit": null, "deadline": null,
             "position": null, "link_needed": false,
-        }),
+        })
+        .into(),
         token_id: None,
         attachment_file_id: None,
         dedupe_key: format!("enrollment_confirmed:{id}"),
