@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::{
-    Connection, Consumer,
-    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    BasicProperties, Channel, Connection, Consumer,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,15 @@ pub enum LiveEvent {
     Connected,
     /// Nothing is heard until the next [`LiveEvent::Connected`].
     Disconnected,
+}
+
+/// Tells whoever listens.
+pub(super) async fn send(channel: &Channel, message: &LiveMessage) -> lapin::Result<()> {
+    let body = serde_json::to_vec(message).expect("a live message holds only ids and words");
+    let properties = BasicProperties::default().with_delivery_mode(1).with_content_type("application/json".into());
+    let options = BasicPublishOptions::default();
+    // Awaited although it resolves at once: a dropped confirm would be remembered by lapin until the channel closes.
+    channel.basic_publish(topology::LIVE.into(), "".into(), options, &body, properties).await?.await.map(|_| ())
 }
 
 /// Listens for ever on an exclusive queue of its own, through reconnects. The task ends when the receiver is dropped.

@@ -23,7 +23,7 @@ use super::{
     AmqpSettings, Backoff, ConnectError, LiveMessage,
     confirms::{Confirms, Waiter},
     lanes::{Array, Item, Lanes},
-    open,
+    live, open,
     topology::{self, Rung},
 };
 use crate::{Partitions, Queue, WorkQueue, envelope::CONTENT_TYPE, envelope::NewEvent};
@@ -126,14 +126,14 @@ impl Publisher {
         self.shared.state.load(Ordering::Relaxed) == UP
     }
 
-    /// Waits until [`Self::is_ready`], at most this long; answers whether it is.
-    pub async fn wait_ready(&self, at_most: Duration) -> bool {
-        let ready = async {
-            while !self.is_ready() {
+    /// Waits for a connection, blocked by the broker or not, at most this long; answers whether there is one.
+    pub async fn wait_connected(&self, at_most: Duration) -> bool {
+        let connected = async {
+            while self.shared.state.load(Ordering::Relaxed) == DOWN {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(at_most, ready).await.is_ok()
+        tokio::time::timeout(at_most, connected).await.is_ok()
     }
 
     /// Publishes a command; `Ok` once it is durable.
@@ -233,10 +233,15 @@ impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(2));
         loop {
-            let link = tokio::select! {
-                link = connect(&self.settings) => link,
-                open = refuse(&mut self.events, &mut self.live) => match open { true => continue, false => return },
+            // What is refused meanwhile must not begin the connecting anew: it might never end.
+            let mut connecting = Box::pin(connect(&self.settings));
+            let link = loop {
+                tokio::select! {
+                    link = &mut connecting => break link,
+                    open = refuse(&mut self.events, &mut self.live) => if !open { return },
+                }
             };
+            drop(connecting);
             match link {
                 Ok(link) => {
                     backoff = Backoff::new(Duration::from_secs(2));
@@ -286,7 +291,7 @@ impl Task {
                     None if confirms.len() == 0 => break End::NoHandles,
                     None => confirms.drained(Duration::from_secs(5)).await,
                 },
-                Some(message) = self.live.recv() => if let Err(error) = send_live(&link.live, &message).await {
+                Some(message) = self.live.recv() => if let Err(error) = live::send(&link.live, &message).await {
                     break End::Broken(error.to_string());
                 },
                 _ = tick.tick() => if let Some(why) = self.watch(link, &mut confirms) {
@@ -387,12 +392,4 @@ async fn flush(link: &Link, lanes: &mut Lanes, confirms: &mut Confirms, window: 
         confirms.add(confirm, waiters);
     }
     Ok(())
-}
-
-async fn send_live(channel: &Channel, message: &LiveMessage) -> lapin::Result<()> {
-    let body = serde_json::to_vec(message).expect("a live message holds only ids and words");
-    let properties = BasicProperties::default().with_delivery_mode(1).with_content_type("application/json".into());
-    let options = BasicPublishOptions::default();
-    // Awaited although it resolves at once: a dropped confirm would be remembered by lapin until the channel closes.
-    channel.basic_publish(topology::LIVE.into(), "".into(), options, &body, properties).await?.await.map(|_| ())
 }

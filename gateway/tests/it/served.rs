@@ -38,7 +38,7 @@ impl Served {
         let mut settings = settings(&sandbox);
         change(&mut settings);
         let gateway = Gateway::start(settings).await.expect("the gateway starts");
-        assert!(gateway.app().publisher.wait_ready(Duration::from_secs(10)).await, "the broker is there");
+        assert!(gateway.app().publisher.wait_connected(Duration::from_secs(10)).await, "the broker is there");
         Self { sandbox, gateway, http: Client::new() }
     }
 

@@ -66,29 +66,25 @@ impl IssueInvoice {
 
     /// Every year's series is locked, so that at the turn of the year no two batches split one registration at once.
     async fn lock_series(&self, tx: &mut PgConnection) -> Result<Series, Failure> {
+        if let Some(series) = self.current(lock_all_series(tx).await?) {
+            return Ok(series);
+        }
         let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *tx).await?;
-        let year = self.financial_year(now);
         sqlx::query!(
             "INSERT INTO invoice_series (id, kind, financial_year, prefix)
              VALUES ($1, 'invoice', $2, $3)
              ON CONFLICT (kind, financial_year) DO NOTHING",
             ids::new_id(),
-            year,
+            self.financial_year(now),
             self.institute.invoice_prefix,
         )
         .execute(&mut *tx)
         .await?;
-        let locked = sqlx::query_as!(
-            Series,
-            "SELECT id, financial_year, prefix, next_seq
-               FROM invoice_series
-              WHERE kind = 'invoice'
-              ORDER BY financial_year
-                FOR UPDATE",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        locked.into_iter().find(|series| series.financial_year == year).ok_or(Failure::Race)
+        self.current(lock_all_series(tx).await?).ok_or(Failure::Race)
+    }
+
+    fn current(&self, locked: Vec<Series>) -> Option<Series> {
+        locked.into_iter().find(|series| series.financial_year == self.financial_year(series.now))
     }
 
     fn draw_up(&self, series: &Series, batch: &[Delivery<messages::IssueInvoice>], payments: &Payments) -> Vec<Draft> {
@@ -162,6 +158,8 @@ struct Series {
     financial_year: String,
     prefix: String,
     next_seq: i64,
+    /// When it was looked up; the lock may have come later.
+    now: DateTime<Utc>,
 }
 
 #[derive(Debug)]
@@ -193,6 +191,20 @@ fn outcome(
         Some(invoice) => Outcome::succeeded(invoice),
         None => Outcome::rejected(Problem::new(ProblemType::NothingToInvoice)),
     }
+}
+
+async fn lock_all_series(tx: &mut PgConnection) -> Result<Vec<Series>, Failure> {
+    let locked = sqlx::query_as!(
+        Series,
+        r#"SELECT id, financial_year, prefix, next_seq, clock_timestamp() AS "now!"
+             FROM invoice_series
+            WHERE kind = 'invoice'
+            ORDER BY financial_year
+              FOR UPDATE"#,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(locked)
 }
 
 async fn advance(tx: &mut PgConnection, series: &Series, by: usize) -> Result<(), Failure> {

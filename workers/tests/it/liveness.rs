@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use contracts::{Command, messages::SubmitPayment};
+use contracts::{
+    Command,
+    amqp::{AmqpSettings, LiveMessage, Publisher},
+    messages::SubmitPayment,
+};
 use testkit::{Sandbox, eventually};
 use uuid::Uuid;
 
@@ -59,5 +63,24 @@ async fn a_backlog_does_not_keep_a_process_from_ending() {
     let mut other = workers.start("payments").await;
     eventually("the rest is settled", Duration::from_secs(60), || async { settled().await == PAYMENTS }).await;
     assert!(other.terminate().await.success());
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn whoever_tells_all_the_time_is_connected_nevertheless() {
+    let sandbox = Sandbox::new("telling").await;
+    let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test"));
+    let news = LiveMessage { notified: vec![Uuid::now_v7()], ..LiveMessage::default() };
+    let telling = async {
+        loop {
+            publisher.publish_live(news.clone());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let connected = tokio::select! {
+        connected = publisher.wait_connected(Duration::from_secs(10)) => connected,
+        () = telling => false,
+    };
+    assert!(connected, "what is refused meanwhile does not keep the connection from being made");
     sandbox.close().await;
 }

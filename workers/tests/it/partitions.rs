@@ -28,7 +28,7 @@ fn split(payments: u16) -> Partitions {
 
 async fn publisher(sandbox: &Sandbox, payments: u16) -> Publisher {
     let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test").split(split(payments)));
-    assert!(publisher.wait_ready(Duration::from_secs(20)).await, "the broker is up");
+    assert!(publisher.wait_connected(Duration::from_secs(20)).await, "the broker is up");
     publisher
 }
 

@@ -92,7 +92,7 @@ impl Drop for Workers {
 /// A publisher on the sandbox's vhost, with the topology declared.
 pub async fn publisher(sandbox: &Sandbox) -> Publisher {
     let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test"));
-    assert!(publisher.wait_ready(Duration::from_secs(20)).await, "the broker is up");
+    assert!(publisher.wait_connected(Duration::from_secs(20)).await, "the broker is up");
     publisher
 }
 

@@ -94,7 +94,7 @@ pub async fn start(sandbox: &Sandbox) -> Gateway {
     settings.secrets.jwt_hs256 = JWT_SECRET.to_owned().into();
     settings.auth.bcrypt_cost = 4;
     let gateway = Gateway::start(settings).await.expect("the settings are good");
-    gateway.app().publisher.wait_ready(Duration::from_secs(20)).await;
+    gateway.app().publisher.wait_connected(Duration::from_secs(20)).await;
     gateway
 }
 

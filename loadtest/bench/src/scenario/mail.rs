@@ -60,7 +60,7 @@ impl Backlog for Mail {
 
     async fn fill(&mut self, args: &Args, installation: &Installation, _: &World) -> anyhow::Result<Vec<Uuid>> {
         let publisher = Publisher::start(AmqpSettings::new(&installation.amqp_url, "bench"));
-        ensure!(publisher.wait_ready(Duration::from_secs(10)).await, "the broker does not answer");
+        ensure!(publisher.wait_connected(Duration::from_secs(10)).await, "the broker does not answer");
         let pieces: Vec<Uuid> = (0..args.items).map(|_| ids::new_id()).collect();
         for chunk in pieces.chunks(PUBLISHED_AT_ONCE) {
             publisher.publish_all(chunk.iter().map(|id| event(*id))).await?;

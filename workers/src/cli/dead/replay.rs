@@ -55,7 +55,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers dead replay");
     let publisher = Publisher::start(amqp.split(settings.partitions));
     ensure!(
-        publisher.wait_ready(BROKER_WAIT).await,
+        publisher.wait_connected(BROKER_WAIT).await,
         "the broker cannot be reached or takes nothing; nothing was replayed"
     );
     let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);

@@ -23,7 +23,7 @@ const CHUNK: usize = 4_096;
 /// Where the broker does not take them.
 pub async fn publish(installation: &crate::config::Installation, events: usize) -> anyhow::Result<()> {
     let publisher = Publisher::start(AmqpSettings::new(&installation.amqp_url, "bench backlog"));
-    ensure!(publisher.wait_ready(Duration::from_secs(10)).await, "the broker cannot be reached");
+    ensure!(publisher.wait_connected(Duration::from_secs(10)).await, "the broker cannot be reached");
     let origin = Origin {
         source: "/gateway",
         principal: Principal::System,
