@@ -30,7 +30,7 @@ $$;
 -- Each row's reference is a subquery of its own, which is always answered by the index: a join might be planned on an empty
 -- table and read all of a full one.
 CREATE FUNCTION check_registrations_references() RETURNS trigger
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     stray uuid;
 BEGIN
@@ -47,7 +47,7 @@ END
 $$;
 
 CREATE FUNCTION check_payments_references() RETURNS trigger
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     stray uuid;
 BEGIN
@@ -64,14 +64,18 @@ END
 $$;
 
 CREATE FUNCTION check_enrollments_references() RETURNS trigger
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     stray uuid;
 BEGIN
     SELECT added.id INTO stray
       FROM added
-     WHERE (SELECT (r.student_id, r.batch_id) FROM student_registrations AS r WHERE r.id = added.registration_id)
-           IS DISTINCT FROM (added.student_id, added.batch_id)
+     WHERE CASE WHEN added.registration_id IS NULL
+                THEN (SELECT batches.id FROM batches WHERE batches.id = added.batch_id) IS NULL
+                  OR (SELECT users.id FROM users WHERE users.id = added.student_id) IS NULL
+                ELSE (SELECT (r.student_id, r.batch_id) FROM student_registrations AS r WHERE r.id = added.registration_id)
+                     IS DISTINCT FROM (added.student_id, added.batch_id)
+           END
      LIMIT 1;
     IF FOUND THEN
         PERFORM refuse_reference(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, stray);
@@ -81,7 +85,7 @@ END
 $$;
 
 CREATE FUNCTION check_invoices_references() RETURNS trigger
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     stray uuid;
 BEGIN
@@ -113,7 +117,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION check_invoices_references();
 
 -- As in 0012, and a line without an invoice is as wrong as one that comes late.
 CREATE OR REPLACE FUNCTION refuse_late_invoice_lines() RETURNS trigger
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     IF EXISTS (SELECT
                  FROM added

@@ -257,7 +257,7 @@ impl Task {
                         End::Broken(why) => tracing::warn!(why, "the publishing connection broke"),
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot publish yet"),
+                Err(error) => tracing::warn!(?error, "cannot publish yet"),
             }
             let pause = tokio::time::sleep(backoff.next_delay());
             tokio::pin!(pause);

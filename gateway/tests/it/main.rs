@@ -8,6 +8,7 @@ mod connections;
 mod events;
 mod operations;
 mod own_broker;
+mod pages;
 mod partitions;
 mod rejected;
 mod roles;

@@ -135,8 +135,12 @@ enum End {
 async fn live_once(context: &Context, amqp: &AmqpSettings, settler: &dyn Settler) -> Result<End, String> {
     let connection = open(amqp).await.map_err(|error| format!("{error:?}"))?;
     // What a batch owes could not leave otherwise: whoever waits for it would not be told, and it would come again.
-    if !context.publisher.wait_connected(amqp.connect_timeout).await {
-        return Err("nothing can be published yet".into());
+    let connected = tokio::select! {
+        () = context.stop.cancelled() => return Ok(End::Stopped),
+        connected = context.publisher.wait_connected(amqp.connect_timeout) => connected,
+    };
+    if !connected {
+        return Ok(End::Lost { why: "the broker answers, but nothing can be published".into(), served: false });
     }
     let subscribed = tokio::time::timeout(amqp.connect_timeout, subscribe(context, &connection)).await;
     let (channel, mut consumer) = match subscribed {

@@ -89,6 +89,13 @@ async fn a_row_refers_to_what_is_its_own() {
         ),
         ("UPDATE enrollments SET student_id = gen_random_uuid()", "enrollments_new_references"),
         (
+            "INSERT INTO enrollments
+             SELECT (jsonb_populate_record(e, jsonb_build_object(
+                        'id', gen_random_uuid(), 'student_id', gen_random_uuid(), 'registration_id', null))).*
+               FROM enrollments AS e",
+            enrollment,
+        ),
+        (
             "INSERT INTO invoices
              SELECT (jsonb_populate_record(i, jsonb_build_object(
                         'id', gen_random_uuid(), 'number', 'X', 'seq', 1000000, 'payment_id', gen_random_uuid()))).*
@@ -117,6 +124,14 @@ async fn a_row_refers_to_what_is_its_own() {
     ] {
         assert_eq!(refused(&sandbox.db, statement).await, (NO_SUCH_ROW.into(), trigger.into()), "{statement}");
     }
+
+    let without_registration = "INSERT INTO enrollments
+         SELECT (jsonb_populate_record(e, jsonb_build_object(
+                    'id', gen_random_uuid(), 'student_id', u.id, 'registration_id', null))).*
+           FROM enrollments AS e, users AS u
+          WHERE u.role = 'accountant'
+          LIMIT 1";
+    sqlx::query(without_registration).execute(&sandbox.db).await.expect("somebody may be enrolled without registering");
 
     for (statement, trigger) in [
         ("DELETE FROM users", "users_permanent"),
