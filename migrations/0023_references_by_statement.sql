@@ -18,12 +18,14 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER invoice_series_permanent BEFORE DELETE OR TRUNCATE OR UPDATE OF id ON invoice_series
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The error of a foreign key. `stray`: the row that refers to nothing, or to what is not its own.
-CREATE FUNCTION refuse_reference(trigger_schema text, table_name text, trigger_name text, stray uuid) RETURNS void
+-- The error of a foreign key, if a row refers to nothing, or to what is not its own.
+CREATE FUNCTION refuse_stray(table_schema text, table_name text, trigger_name text, stray uuid) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'row % of % refers to what does not exist, or belongs to somebody else', stray, table_name
-    USING ERRCODE = 'foreign_key_violation', SCHEMA = trigger_schema, TABLE = table_name, CONSTRAINT = trigger_name;
+    IF stray IS NOT NULL THEN
+        RAISE EXCEPTION 'row % of % refers to what does not exist, or belongs to somebody else', stray, table_name
+        USING ERRCODE = 'foreign_key_violation', SCHEMA = table_schema, TABLE = table_name, CONSTRAINT = trigger_name;
+    END IF;
 END
 $$;
 
@@ -31,44 +33,35 @@ $$;
 -- table and read all of a full one.
 CREATE FUNCTION check_registrations_references() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
-DECLARE
-    stray uuid;
 BEGIN
-    SELECT added.id INTO stray
+    PERFORM refuse_stray(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, (
+    SELECT added.id
       FROM added
      WHERE (SELECT batches.id FROM batches WHERE batches.id = added.batch_id) IS NULL
         OR (SELECT users.id FROM users WHERE users.id = added.student_id) IS NULL
-     LIMIT 1;
-    IF FOUND THEN
-        PERFORM refuse_reference(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, stray);
-    END IF;
+     LIMIT 1));
     RETURN NULL;
 END
 $$;
 
 CREATE FUNCTION check_payments_references() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
-DECLARE
-    stray uuid;
 BEGIN
-    SELECT added.id INTO stray
+    PERFORM refuse_stray(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, (
+    SELECT added.id
       FROM added
      WHERE (SELECT r.student_id FROM student_registrations AS r WHERE r.id = added.registration_id)
            IS DISTINCT FROM added.student_id
-     LIMIT 1;
-    IF FOUND THEN
-        PERFORM refuse_reference(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, stray);
-    END IF;
+     LIMIT 1));
     RETURN NULL;
 END
 $$;
 
 CREATE FUNCTION check_enrollments_references() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
-DECLARE
-    stray uuid;
 BEGIN
-    SELECT added.id INTO stray
+    PERFORM refuse_stray(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, (
+    SELECT added.id
       FROM added
      WHERE CASE WHEN added.registration_id IS NULL
                 THEN (SELECT batches.id FROM batches WHERE batches.id = added.batch_id) IS NULL
@@ -76,28 +69,21 @@ BEGIN
                 ELSE (SELECT (r.student_id, r.batch_id) FROM student_registrations AS r WHERE r.id = added.registration_id)
                      IS DISTINCT FROM (added.student_id, added.batch_id)
            END
-     LIMIT 1;
-    IF FOUND THEN
-        PERFORM refuse_reference(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, stray);
-    END IF;
+     LIMIT 1));
     RETURN NULL;
 END
 $$;
 
 CREATE FUNCTION check_invoices_references() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp SET enable_seqscan = off AS $$
-DECLARE
-    stray uuid;
 BEGIN
-    SELECT added.id INTO stray
+    PERFORM refuse_stray(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, (
+    SELECT added.id
       FROM added
      WHERE (SELECT (p.registration_id, p.student_id) FROM payments AS p WHERE p.id = added.payment_id)
            IS DISTINCT FROM (added.registration_id, added.student_id)
         OR (SELECT s.id FROM invoice_series AS s WHERE s.id = added.series_id) IS NULL
-     LIMIT 1;
-    IF FOUND THEN
-        PERFORM refuse_reference(TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_NAME, stray);
-    END IF;
+     LIMIT 1));
     RETURN NULL;
 END
 $$;
