@@ -107,7 +107,7 @@ async fn find(app: &App, email: &str) -> ApiResult<Option<Account>> {
                      user_profiles.full_name AS "full_name?"
            FROM      users
            LEFT JOIN user_profiles ON user_profiles.user_id = users.id
-           WHERE     users.email = $1::text::citext AND users.deleted_at IS NULL"#,
+           WHERE     users.email::text = $1::text COLLATE "C" AND users.deleted_at IS NULL"#,
         email
     )
     .fetch_optional(&app.db)

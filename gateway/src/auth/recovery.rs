@@ -210,7 +210,7 @@ async fn issue_token(app: &App, email: &str, purpose: &str, minutes: u32) -> sql
                SELECT    users.id, users.email, user_profiles.full_name, user_profiles.locale
                FROM      users
                LEFT JOIN user_profiles ON user_profiles.user_id = users.id
-               WHERE     users.email = $1::text::citext AND users.deleted_at IS NULL AND users.status <> 'suspended'
+               WHERE     users.email::text = $1::text COLLATE "C" AND users.deleted_at IS NULL AND users.status <> 'suspended'
                  AND     (SELECT count(*)
                           FROM   user_tokens
                           WHERE  user_tokens.user_id = users.id

@@ -177,7 +177,7 @@ async fn guessing_a_password_is_slowed_alike_for_known_and_unknown_accounts() {
 async fn a_mailed_link_signs_in_once() {
     let site = Site::new("magic_link").await;
     let user = fixtures::user(&site.sandbox.db, &site.sandbox.email("asha"), Role::Student).await;
-    let token = site.mailed_token(user.id, "magic_link").await;
+    let token = site.mailed_link(user.id, None).await;
     let exchange = || site.post("/v1/auth/exchange", json!({ "token": token }));
     let answers = join_all((0..10).map(|_| exchange())).await;
     let granted = answers.iter().filter(|answer| answer.status() == StatusCode::OK).count();
@@ -194,12 +194,7 @@ async fn a_mailed_link_for_a_registration_confirms_it() {
     let student = fixtures::user(&site.sandbox.db, &site.sandbox.email("asha"), Role::Student).await;
     let batch = fixtures::NewBatch::of(2).insert(&site.sandbox.db).await;
     let registration = fixtures::registration(&site.sandbox.db, &batch, student.id, "seat_held").await;
-    let token = site.mailed_token(student.id, "magic_link").await;
-    sqlx::query("UPDATE user_tokens SET registration_id = $1")
-        .bind(registration)
-        .execute(&site.sandbox.db)
-        .await
-        .expect("updates");
+    let token = site.mailed_link(student.id, Some(registration)).await;
     let answer = ok(site.post("/v1/auth/exchange", json!({ "token": token })).await).await;
     let operation = text(&answer["confirmation"], "operation_id");
     let path = site.url(&format!("/v1/operations/{operation}"));

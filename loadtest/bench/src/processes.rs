@@ -92,17 +92,15 @@ impl System {
         };
         for (index, pools) in layout.workers.iter().enumerate() {
             let metrics = loopback(installation.port_base + WORKERS_PORT_OFFSET + u16::try_from(index)?);
-            let mut command = command(installation, "workers", &installation.workers_settings, &layout.workers_env);
-            if pools.contains("documents") {
-                command = niced(&command);
-            }
+            let (settings, more) = (&installation.workers_settings, &layout.workers_env);
+            let mut command = command(installation, "workers", niceness(pools), settings, more);
             command.args(["run", "--pools", pools]).env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
             system.add(installation, format!("workers-{}", index + 1), command, metrics, metrics)?;
         }
         for index in 0..layout.gateways {
             let listen = loopback(installation.port_base + 2 * u16::from(index));
             let metrics = loopback(listen.port() + 1);
-            let mut command = command(installation, "gateway", &installation.gateway_settings, &layout.gateway_env);
+            let mut command = command(installation, "gateway", 0, &installation.gateway_settings, &layout.gateway_env);
             command.env("REGISTRAR__LISTEN", listen.to_string());
             command.env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
             system.add(installation, format!("gateway-{}", index + 1), command, listen, metrics)?;
@@ -209,30 +207,33 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// As in `deploy/local/lib.sh`: whoever is waited for comes before bulk work, and PDFs and mails take what is left over.
+fn niceness(pools: &str) -> u32 {
+    if pools.contains("documents") {
+        19
+    } else if pools.contains("payments") {
+        3
+    } else {
+        0
+    }
+}
+
+/// Each in a session of its own, as `deploy/local/app` runs them. The working directory is the project's.
 fn command(
     installation: &Installation,
     program: &str,
+    niceness: u32,
     settings: &[(String, String)],
     more: &[(String, String)],
 ) -> Command {
-    let mut command = Command::new(installation.programs.join(program));
+    let mut command = Command::new("setsid");
+    if niceness > 0 {
+        command.arg("deploy/local/niced").arg(niceness.to_string());
+    }
+    command.arg(installation.programs.join(program));
     for (key, _) in installation.gateway_settings.iter().chain(&installation.workers_settings) {
         command.env_remove(key);
     }
     command.envs(settings.iter().chain(more).map(|(key, value)| (key, value)));
     command
-}
-
-/// As `deploy/local/app` runs PDFs: they must not take the cores from those whom people wait for.
-fn niced(command: &Command) -> Command {
-    let command = command.as_std();
-    let mut niced = Command::new("nice");
-    niced.args(["-n", "19"]).arg(command.get_program());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => niced.env(key, value),
-            None => niced.env_remove(key),
-        };
-    }
-    niced
 }

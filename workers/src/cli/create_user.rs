@@ -54,7 +54,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         WITH created AS (
             INSERT INTO users (id, email, password_hash, role, status, email_verified_at)
             VALUES ($1, $2::text::citext, $3, $4, 'active', now())
-                ON CONFLICT (email) WHERE deleted_at IS NULL DO NOTHING
+                ON CONFLICT ((email::text) COLLATE "C") WHERE deleted_at IS NULL DO NOTHING
             RETURNING id
         ), profile AS (
             INSERT INTO user_profiles (id, user_id, full_name)

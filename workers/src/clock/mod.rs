@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Clock, runtime::chain};
 use due::{Due, Unsettled};
+use prune::Round;
 
 /// The advisory lock of the one clock that is active: "clock" in ASCII.
 const LOCK: i64 = 0x63_6c6f_636b;
@@ -38,7 +39,9 @@ pub async fn run(
         lock: None,
         expiries: Unsettled::default(),
         reminders: Unsettled::default(),
+        round: None,
         pruned: None,
+        shutdown: shutdown.clone(),
     };
     loop {
         tokio::select! {
@@ -64,7 +67,11 @@ struct Ticker {
     lock: Option<PgConnection>,
     expiries: Unsettled,
     reminders: Unsettled,
+    /// The round of pruning that has begun.
+    round: Option<Round>,
+    /// When the last round ended.
     pruned: Option<Instant>,
+    shutdown: CancellationToken,
 }
 
 impl Ticker {
@@ -83,14 +90,22 @@ impl Ticker {
         self.prune().await
     }
 
-    /// Once an interval, and at every tick while there is more than one small delete takes.
+    /// A round an interval: small deletes, each followed by a pause of its own length, so that what it takes of one
+    /// connection is half, also where deletes become slow. A round that is not over by the next tick goes on there.
     async fn prune(&mut self) -> anyhow::Result<()> {
         let every = Duration::from_millis(self.settings.prune_every_ms);
-        if self.pruned.is_none_or(|at| at.elapsed() >= every) {
-            self.pruned = Some(Instant::now());
-            if prune::prune(&self.pool, &self.settings).await? {
-                self.pruned = None;
+        if self.round.is_none() && self.pruned.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        let (began, tick) = (Instant::now(), Duration::from_millis(self.settings.tick_ms));
+        let round = self.round.get_or_insert_default();
+        while began.elapsed() < tick && !self.shutdown.is_cancelled() {
+            let delete_began = Instant::now();
+            if !round.delete_some(&self.pool, &self.settings).await? {
+                (self.round, self.pruned) = (None, Some(Instant::now()));
+                break;
             }
+            tokio::time::sleep(delete_began.elapsed()).await;
         }
         Ok(())
     }

@@ -59,14 +59,28 @@ impl Registrants {
         let rows = sqlx::query_as!(
             Account,
             r#"
-            SELECT u.id,
+            SELECT u.id                                         AS "id!",
                    u.email::text                                AS "email!",
                    COALESCE(p.full_name, u.email::text)         AS "name!",
                    COALESCE(p.locale, 'en')                     AS "locale!",
                    (u.role = 'student' AND u.status <> 'suspended') AS "may_register!"
-            FROM users u
+            FROM (
+                SELECT found.*
+                FROM UNNEST($1::text[]) AS asked (email)
+                CROSS JOIN LATERAL (
+                    SELECT id, email, role, status
+                    FROM users
+                    WHERE email::text = asked.email COLLATE "C" AND deleted_at IS NULL
+                    OFFSET 0  -- by its own index for each, whatever the statistics say
+                ) AS found
+                UNION ALL
+                SELECT found.*
+                FROM UNNEST($2::uuid[]) AS asked (id)
+                CROSS JOIN LATERAL (
+                    SELECT id, email, role, status FROM users WHERE id = asked.id AND deleted_at IS NULL OFFSET 0
+                ) AS found
+            ) AS u
             LEFT JOIN user_profiles p ON p.user_id = u.id
-            WHERE u.deleted_at IS NULL AND (u.email = ANY($1::text[]::citext[]) OR u.id = ANY($2))
             "#,
             &emails.into_iter().collect::<Vec<_>>(),
             &student_ids.into_iter().collect::<Vec<_>>(),
@@ -119,7 +133,7 @@ impl Registrants {
             return Ok(());
         }
         let new: Vec<&NewAccount> = self.new.values().collect();
-        let made = sqlx::query!(
+        sqlx::query!(
             r#"
             WITH planned AS (
                 SELECT *
@@ -129,8 +143,7 @@ impl Registrants {
                 INSERT INTO users (id, email, phone, role, status, operation_id)
                 SELECT id, email::citext, phone, 'student', 'invited', operation_id
                 FROM planned
-                ORDER BY email
-                ON CONFLICT (email) WHERE deleted_at IS NULL DO NOTHING
+                ORDER BY email COLLATE "C"
                 RETURNING id
             )
             INSERT INTO user_profiles (id, user_id, full_name)
@@ -146,10 +159,8 @@ impl Registrants {
             &new.iter().map(|n| n.account.name.clone()).collect::<Vec<_>>(),
         )
         .execute(tx)
-        .await?;
-        if made.rows_affected() < new.len() as u64 {
-            return Err(Failure::Race);
-        }
+        .await
+        .map_err(Failure::race_on("users_email_key"))?;
         Ok(())
     }
 }

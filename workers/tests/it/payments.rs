@@ -141,7 +141,7 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
 }
 
 /// Until some transaction waits for another's row.
-async fn somebody_waits(db: &PgPool) {
+pub async fn somebody_waits(db: &PgPool) {
     testkit::eventually("a transaction waits for a lock", Duration::from_secs(10), || async {
         let waiting = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",

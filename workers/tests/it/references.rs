@@ -125,6 +125,46 @@ async fn a_row_refers_to_what_is_its_own() {
         assert_eq!(refused(&sandbox.db, statement).await, (NO_SUCH_ROW.into(), trigger.into()), "{statement}");
     }
 
+    let token = "INSERT INTO user_tokens (id, user_id, purpose, registration_id, expires_at)
+         SELECT gen_random_uuid(), student_id, 'magic_link', id, now() FROM student_registrations";
+    sqlx::query(token).execute(&sandbox.db).await.expect("a link for one's own registration");
+    let mail =
+        "INSERT INTO email_logs (id, user_id, to_email, template, locale, subject, dedupe_key, message_id, status)
+         SELECT gen_random_uuid(), u.id, 'a@example.org', 'magic_link', 'en', 'A mail', u.n::text, u.n::text, 'queued'
+           FROM (SELECT id, row_number() OVER () AS n FROM users UNION ALL SELECT null, 0) AS u";
+    sqlx::query(mail).execute(&sandbox.db).await.expect("mails to users, and to nobody that is known");
+    for (statement, trigger) in [
+        (
+            "INSERT INTO user_profiles (id, user_id, full_name) VALUES (gen_random_uuid(), gen_random_uuid(), 'Nobody')",
+            "user_profiles_references",
+        ),
+        (
+            "INSERT INTO user_tokens (id, user_id, purpose, expires_at)
+             VALUES (gen_random_uuid(), gen_random_uuid(), 'reset', now())",
+            "user_tokens_references",
+        ),
+        (
+            "INSERT INTO user_tokens (id, user_id, purpose, registration_id, expires_at)
+             SELECT gen_random_uuid(), student_id, 'magic_link', gen_random_uuid(), now() FROM student_registrations",
+            "user_tokens_references",
+        ),
+        // A link to somebody else's registration would let a stranger in.
+        (
+            "INSERT INTO user_tokens (id, user_id, purpose, registration_id, expires_at)
+             SELECT gen_random_uuid(), another.student_id, 'magic_link', r.id, now()
+               FROM student_registrations AS r
+               JOIN student_registrations AS another ON another.student_id <> r.student_id",
+            "user_tokens_references",
+        ),
+        (
+            "INSERT INTO email_logs (id, user_id, to_email, template, locale, subject, dedupe_key, message_id, status)
+             VALUES (gen_random_uuid(), gen_random_uuid(), 'a@example.org', 'magic_link', 'en', 'A mail', 'x', 'x', 'queued')",
+            "email_logs_references",
+        ),
+    ] {
+        assert_eq!(refused(&sandbox.db, statement).await, (NO_SUCH_ROW.into(), trigger.into()), "{statement}");
+    }
+
     let without_registration = "INSERT INTO enrollments
          SELECT (jsonb_populate_record(e, jsonb_build_object(
                     'id', gen_random_uuid(), 'student_id', u.id, 'registration_id', null))).*
@@ -143,6 +183,9 @@ async fn a_row_refers_to_what_is_its_own() {
         ("TRUNCATE payments CASCADE", "payments_permanent"),
         ("UPDATE payments SET registration_id = gen_random_uuid()", "payments_permanent"),
         ("DELETE FROM invoice_series", "invoice_series_permanent"),
+        ("UPDATE user_profiles SET user_id = gen_random_uuid()", "user_profiles_permanent"),
+        ("UPDATE user_tokens SET registration_id = null", "user_tokens_permanent"),
+        ("UPDATE email_logs SET user_id = null", "email_logs_permanent"),
         (
             "INSERT INTO invoice_lines
              SELECT (jsonb_populate_record(l, jsonb_build_object('id', gen_random_uuid(), 'position', 2))).*

@@ -23,8 +23,10 @@ use workers::{
         CancelRegistrationHandler, ConfirmRegistrationHandler, RegistrationStatus, ReviewRegistrationHandler,
         SubmitRegistrationHandler,
     },
-    runtime::{Delivery, Handler},
+    runtime::{Delivery, Failure, Handler},
 };
+
+use crate::payments::somebody_waits;
 
 /// A delivery of this command, accepted now.
 pub fn delivery<C>(principal: Principal, command: C) -> Delivery<C> {
@@ -157,6 +159,37 @@ async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_se
     }
     let stored = serde_json::to_value(&outcomes[2]).unwrap();
     assert_eq!(serde_json::from_value::<Outcome<_, _>>(stored).unwrap(), outcomes[2]);
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn a_visitor_of_two_batches_at_once_gets_one_account() {
+    let sandbox = Sandbox::new("visitor_meanwhile").await;
+    let (batch, another) = (NewBatch::of(5).insert(&sandbox.db).await, NewBatch::of(5).insert(&sandbox.db).await);
+    let (here, there) = ([by_visitor(batch.id, "Here@example.org")], [by_visitor(another.id, "here@Example.org")]);
+    let (mut first, mut second) = (sandbox.db.begin().await.unwrap(), sandbox.db.begin().await.unwrap());
+    SubmitRegistrationHandler.apply(&mut first, &here).await.unwrap();
+    let (asked, ()) = tokio::join!(SubmitRegistrationHandler.apply(&mut second, &there), async {
+        somebody_waits(&sandbox.db).await;
+        first.commit().await.unwrap();
+    });
+    assert!(matches!(asked, Err(Failure::Race)), "{asked:?}");
+    second.rollback().await.unwrap();
+    let outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &there).await;
+    assert_eq!(done(&outcomes[0]).status, RegistrationStatus::SeatHeld);
+    let accounts: Vec<String> = sqlx::query_scalar("SELECT email::text FROM users WHERE role = 'student'")
+        .fetch_all(&sandbox.db)
+        .await
+        .unwrap();
+    assert_eq!(accounts, ["here@example.org"]);
+
+    for (address, constraint) in
+        [("Here@example.org", "users_email_lower_check"), ("here@example.org", "users_email_key")]
+    {
+        let by_hand = "INSERT INTO users (id, email, role, status) VALUES (gen_random_uuid(), $1::text::citext, 'student', 'invited')";
+        let error = sqlx::query(by_hand).bind(address).execute(&sandbox.db).await.unwrap_err();
+        assert_eq!(error.as_database_error().unwrap().constraint(), Some(constraint));
+    }
     sandbox.close().await;
 }
 

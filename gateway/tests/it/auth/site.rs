@@ -62,14 +62,16 @@ impl Site {
         (text(&tokens, "access_token"), text(&tokens, "refresh_token"))
     }
 
-    pub async fn mailed_token(&self, user_id: Uuid, purpose: &str) -> String {
+    /// A link that was mailed; opening one with a registration confirms it.
+    pub async fn mailed_link(&self, user_id: Uuid, registration_id: Option<Uuid>) -> String {
         let id = new_id();
         sqlx::query(
-            "INSERT INTO user_tokens (id, user_id, purpose, expires_at) VALUES ($1, $2, $3, now() + interval '1 hour')",
+            "INSERT INTO user_tokens (id, user_id, purpose, registration_id, expires_at)
+             VALUES ($1, $2, 'magic_link', $3, now() + interval '1 hour')",
         )
         .bind(id)
         .bind(user_id)
-        .bind(purpose)
+        .bind(registration_id)
         .execute(&self.sandbox.db)
         .await
         .expect("the row is valid");
