@@ -375,8 +375,10 @@ workers_settings() {
     export REGISTRAR__DATABASE__URL=$WORKERS_DATABASE_URL
     export REGISTRAR__SMTP__URL=$SMTP_URL
     # As many statements at once as there are cores: more only stand in line for them, and whoever has a few rows to write
-    # stands behind all of them.
-    export REGISTRAR__DATABASE__POOL_MAX=${REGISTRAR__DATABASE__POOL_MAX:-$(($(nproc) > 2 ? $(nproc) : 2))}
+    # stands behind all of them. A partition's consumer needs one.
+    export REGISTRAR__DATABASE__POOL_MAX=${REGISTRAR__DATABASE__POOL_MAX:-$(
+        printf '%s\n' 2 "$(nproc)" "${REGISTRAR__PARTITIONS__PAYMENTS:-0}" | sort -n | tail -1
+    )}
 }
 
 # The workers' settings, as the owner of the database: for `workers migrate` and `workers seed`.

@@ -14,6 +14,7 @@ use crate::{
     series,
 };
 
+const POOL_MAX: &str = "REGISTRAR__DATABASE__POOL_MAX";
 const WORKERS: [usize; 3] = [1, 2, 4];
 const GATEWAYS: [u8; 2] = [1, 2];
 const FIGURES: [(&str, &str); 3] =
@@ -49,6 +50,8 @@ async fn split(args: &Args, installation: &Installation) -> anyhow::Result<Vec<R
     let payments = u16::try_from(workers)?;
     let mut layout = Args { gateways, workers: vec![POOLS.to_owned(); workers], ..args.clone() };
     layout.env.push((PARTITIONS.to_owned(), payments.to_string()));
+    // Each process serves all of them, with a consumer each.
+    layout.workers_env.push((POOL_MAX.to_owned(), payments.to_string()));
     let partitions = Partitions::of_payments(payments).context("a few partitions")?;
     let installation = Installation { partitions, ..installation.clone() };
     let mut records = series::measure(&layout, &installation, Payments::under_load()).await?;
