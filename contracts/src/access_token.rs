@@ -1,6 +1,6 @@
 //! The claims of an access token (RFC 7519, after RFC 9068), for the gateway that issues and verifies them and for the
-//! command line that mints them for load tests. How they are signed is the caller's business; which key signed them is
-//! told by a `kid` derived from the key, so that two programs with the same secret agree without being told its name.
+//! command line that mints them for load tests. Signing is the caller's business; the key is identified by a `kid` that
+//! is derived from it, so that two programs with the same secret agree on its name without configuration.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,10 @@ use crate::Role;
 pub const ISSUER: &str = "registrar";
 /// `aud` of every access token.
 pub const AUDIENCE: &str = "registrar-api";
-/// How long an access token lives, seconds.
+/// Lifetime of an access token, seconds.
 pub const LIFETIME_SECS: i64 = 600;
 
-/// What an access token says. Every claim is required; times are whole seconds since 1970, UTC.
+/// The claims of an access token. All are required; times are whole seconds since 1970, UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessClaims {
     /// Always [`ISSUER`].
@@ -25,22 +25,22 @@ pub struct AccessClaims {
     pub aud: String,
     /// `users.id`.
     pub sub: Uuid,
-    /// Of this token.
+    /// The id of this token.
     pub jti: Uuid,
     /// The sign-in that it belongs to: `sessions.family_id`. Revoked as a whole.
     pub sid: Uuid,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
     /// Issued at.
     pub iat: u64,
     /// Not valid before.
     pub nbf: u64,
-    /// Not valid from then on.
+    /// Expires at: not valid from then on.
     pub exp: u64,
 }
 
 impl AccessClaims {
-    /// Claims that hold from `now` for `lifetime_secs`.
+    /// Claims that are valid from `now` for `lifetime_secs`.
     pub fn new(user_id: Uuid, role: Role, sid: Uuid, now: DateTime<Utc>, lifetime_secs: i64) -> Self {
         let seconds = |at: i64| u64::try_from(at).unwrap_or_default();
         let issued = now.timestamp();
@@ -58,7 +58,8 @@ impl AccessClaims {
     }
 }
 
-/// The `kid` of a key: 16 hexadecimal digits of SHA-256 over its algorithm and its secret (HS256) or public (EdDSA) bytes.
+/// The `kid` of a key: 16 hexadecimal digits of SHA-256 over its algorithm and its secret (HS256) or public (EdDSA)
+/// bytes.
 pub fn kid(algorithm: &str, key: &[u8]) -> String {
     let digest = Sha256::new()
         .chain_update("registrar kid\0")
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_live_as_long_as_they_are_told() {
+    fn claims_are_valid_for_the_given_lifetime() {
         let now = DateTime::from_timestamp(1_767_225_600, 0).expect("in range");
         let claims = AccessClaims::new(Uuid::nil(), Role::Student, Uuid::max(), now, LIFETIME_SECS);
         assert_eq!((claims.iat, claims.nbf, claims.exp), (1_767_225_600, 1_767_225_600, 1_767_226_200));
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_apart() {
+    fn different_keys_have_different_kids() {
         assert_eq!(kid("HS256", b"a"), kid("HS256", b"a"));
         assert_ne!(kid("HS256", b"a"), kid("HS256", b"b"));
         assert_ne!(kid("HS256", b"a"), kid("EdDSA", b"a"));

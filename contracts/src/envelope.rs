@@ -1,5 +1,6 @@
-//! The wire format: CloudEvents 1.0 in JSON, always inside a CloudEvents batch (`application/cloudevents-batch+json`):
-//! an array of 1 to 64 events, at most 256 KiB, all of one queue. Decoding borrows from the delivery.
+//! The wire format: CloudEvents 1.0 in JSON. The body of every AMQP message is a CloudEvents batch
+//! (`application/cloudevents-batch+json`): an array of 1 to 64 events, at most 256 KiB, all of one queue. Decoding
+//! borrows from the delivery.
 
 use std::borrow::Cow;
 
@@ -13,11 +14,11 @@ use crate::{Command, Fingerprint, KeyHash, Partitions, Principal, Queue, TracePa
 
 /// The content type of every message body.
 pub const CONTENT_TYPE: &str = "application/cloudevents-batch+json";
-/// Events in one message at most.
-pub const BATCH_EVENTS_MAX: usize = 64;
-/// Bytes in one message at most.
-pub const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// What may stand between JSON values (RFC 8259, section 2).
+/// Most events in one message.
+pub const MESSAGE_EVENTS_MAX: usize = 64;
+/// Most bytes in one message.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// White space of JSON (RFC 8259, section 2).
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// One event as it travels. Extension names follow CloudEvents 1.0 §3.1 (lower-case letters and digits).
@@ -26,12 +27,12 @@ pub struct Event<'a> {
     /// Always `1.0`.
     #[serde(borrow)]
     pub specversion: Cow<'a, str>,
-    /// The operation's id; deduplication goes by it.
+    /// The operation's id, which is also the key of deduplication.
     pub id: Uuid,
     /// The command's `KIND`.
     #[serde(rename = "type", borrow)]
     pub kind: Cow<'a, str>,
-    /// Who made it: `/gateway`, `/workers/payments`, `/clock`.
+    /// The program that created it: `/gateway`, `/workers/payments`, `/clock`.
     #[serde(borrow)]
     pub source: Cow<'a, str>,
     /// The partition key.
@@ -41,20 +42,20 @@ pub struct Event<'a> {
     pub time: DateTime<Utc>,
     /// W3C trace context (the CloudEvents distributed tracing extension).
     pub traceparent: TraceParent,
-    /// Who asked.
+    /// The requester.
     pub principal: Principal,
-    /// Of the payload as it first came; kept through retry, edit and replay.
+    /// The fingerprint of the original payload; kept through retry, edit and replay.
     pub fingerprint: Fingerprint,
     /// The command whose follow-up this is.
     #[serde(rename = "parentid", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Uuid>,
-    /// How often it was tried and put off before; 0 the first time.
+    /// Number of failed attempts that went through the retry ladder; 0 the first time.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempt: u16,
-    /// How often an operator replayed it from the dead letters. Only a replay may replace a `failed` operation.
+    /// Number of replays from the dead letters by an operator. Only a replay may replace a `failed` operation.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replay: u16,
-    /// When it failed for the first time.
+    /// Time of its first failure, UTC.
     #[serde(rename = "firstfailedat", default, skip_serializing_if = "Option::is_none")]
     pub first_failed_at: Option<DateTime<Utc>>,
     /// The class of its last failure.
@@ -63,7 +64,7 @@ pub struct Event<'a> {
     /// The text of its last failure.
     #[serde(rename = "errortext", default, skip_serializing_if = "Option::is_none", borrow)]
     pub error_text: Option<Cow<'a, str>>,
-    /// The command, not yet parsed.
+    /// The command's data as unparsed JSON.
     #[serde(borrow)]
     pub data: &'a RawValue,
 }
@@ -72,7 +73,7 @@ fn is_zero(n: &u16) -> bool {
     *n == 0
 }
 
-/// Why a message body, or one event of it, could not be read.
+/// The reason why a message body, or one event of it, could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not JSON, not an array, or an element that is no CloudEvent of ours.
@@ -84,7 +85,7 @@ pub enum DecodeError {
 }
 
 impl<'a> Event<'a> {
-    /// Reads one event.
+    /// Decodes one event.
     ///
     /// # Errors
     /// [`DecodeError`] where it is no CloudEvents 1.0 event with our extensions.
@@ -96,36 +97,38 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// Reads a message body: each element, or why that element cannot be read. Neighbours of a bad one are kept.
+    /// Decodes a message body: each element, or its bytes and the reason why it cannot be decoded. A malformed element
+    /// does not affect its neighbours.
     ///
     /// # Errors
     /// [`DecodeError`] where the body as a whole is no JSON array.
     #[allow(clippy::type_complexity)]
-    pub fn decode_batch(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a str, DecodeError)>>, DecodeError> {
+    pub fn decode_message(body: &'a [u8]) -> Result<Vec<Result<Event<'a>, (&'a str, DecodeError)>>, DecodeError> {
         let elements = Event::decode_elements(body)?;
         Ok(elements.into_iter().map(|(raw, event)| event.map_err(|error| (raw, error))).collect())
     }
 
-    /// As [`Self::decode_batch`], each element beside its own bytes in the body.
+    /// As [`Self::decode_message`], with each element's own bytes in the body.
     ///
     /// # Errors
     /// [`DecodeError`] where the body as a whole is no JSON array.
     #[allow(clippy::type_complexity)]
     pub fn decode_elements(body: &'a [u8]) -> Result<Vec<(&'a str, Result<Event<'a>, DecodeError>)>, DecodeError> {
-        // The text is looked at once, not string by string, and each event is read where it stands.
-        let events = std::str::from_utf8(body).ok().and_then(Self::decode_sound);
+        // UTF-8 is checked once for the whole body, not string by string, and each event is decoded in place.
+        let events = std::str::from_utf8(body).ok().and_then(Self::decode_valid);
         if let Some(events) = events {
             return Ok(events);
         }
-        // Something is wrong with it: now each element is found before it is read, so that a bad one keeps to itself.
+        // Something is malformed: elements are delimited first and decoded one by one, so that a bad one affects no
+        // other.
         let raw: Vec<&'a RawValue> = serde_json::from_slice(body)?;
         Ok(raw.into_iter().map(|raw| (raw.get(), Event::decode(raw.get().as_bytes()))).collect())
     }
 
-    /// The events of an array that holds nothing else; none where anything is wrong with it.
+    /// The fast path: the events of an array of valid events; none where any part of it is malformed.
     #[allow(clippy::type_complexity)]
-    fn decode_sound(body: &'a str) -> Option<Vec<(&'a str, Result<Event<'a>, DecodeError>)>> {
-        let mut events = Vec::with_capacity(BATCH_EVENTS_MAX);
+    fn decode_valid(body: &'a str) -> Option<Vec<(&'a str, Result<Event<'a>, DecodeError>)>> {
+        let mut events = Vec::with_capacity(MESSAGE_EVENTS_MAX);
         let mut rest = body.trim_matches(JSON_SPACE).strip_prefix('[')?;
         loop {
             rest = rest.trim_start_matches(JSON_SPACE);
@@ -149,29 +152,29 @@ impl<'a> Event<'a> {
     }
 }
 
-/// One event on its way out: its queue and its bytes.
+/// One event to be published: its queue and its bytes.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// The operation's id.
     pub id: Uuid,
-    /// Where it goes.
+    /// The queue of its kind.
     pub queue: Queue,
-    /// Of its partition key: into which part of a queue that is split.
+    /// Hash of its partition key: selects the partition where the queue is split.
     pub key: KeyHash,
     /// The command's `KIND`, for metrics.
     pub kind: &'static str,
     /// The encoded [`Event`].
     pub bytes: Bytes,
-    /// Of the payload.
+    /// The fingerprint of the payload.
     pub fingerprint: Fingerprint,
 }
 
-/// What an event needs besides its command.
+/// The attributes of an event that do not come from its command.
 #[derive(Clone, Debug)]
 pub struct Origin<'a> {
-    /// Who made it: `/gateway`, `/workers/payments`, `/clock`.
+    /// The program that creates it: `/gateway`, `/workers/payments`, `/clock`.
     pub source: &'a str,
-    /// Who asked.
+    /// The requester.
     pub principal: Principal,
     /// When it was accepted.
     pub accepted_at: DateTime<Utc>,
@@ -181,7 +184,7 @@ pub struct Origin<'a> {
     pub parent: Option<Uuid>,
 }
 
-/// A command, serialised once, that has no id yet.
+/// A command that was serialised once and has no id yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The command's `KIND`.
@@ -201,7 +204,7 @@ impl Draft {
         Self { kind: C::KIND, queue: C::QUEUE, subject: command.partition_key(), fingerprint, data }
     }
 
-    /// The event of this id.
+    /// The event with this id.
     pub fn event(&self, id: Uuid, origin: &Origin<'_>) -> NewEvent {
         let event = Event {
             specversion: "1.0".into(),
@@ -238,14 +241,14 @@ impl NewEvent {
         Draft::new(command).event(id, origin)
     }
 
-    /// The queue, or the part of it, that it goes to.
-    pub fn place(&self, partitions: Partitions) -> WorkQueue {
-        partitions.place(self.queue, self.key)
+    /// The work queue that it goes to: the whole queue, or a partition of it.
+    pub fn work_queue(&self, partitions: Partitions) -> WorkQueue {
+        partitions.work_queue(self.queue, self.key)
     }
 }
 
 /// Joins encoded events into one message body.
-pub fn join_batch<'a>(events: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Vec<u8> {
+pub fn join_events<'a>(events: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Vec<u8> {
     let size: usize = events.clone().map(|event| event.len() + 1).sum();
     let mut body = Vec::with_capacity(size + 1);
     body.push(b'[');

@@ -1,4 +1,4 @@
-//! The fingerprint tells whether two requests under one idempotency key mean the same.
+//! The fingerprint of a payload: equal for two requests under one idempotency key only if they ask for the same.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use crate::text;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 16]);
 
-/// A text that is not 32 hexadecimal digits.
+/// The error for a text that is not 32 hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("a fingerprint is 32 hexadecimal digits")]
 pub struct BadFingerprint;
@@ -26,7 +26,7 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// As stored in `operations.fingerprint`.
+    /// The bytes stored in `operations.fingerprint`.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

@@ -1,6 +1,6 @@
 //! Identifiers. An operation id is opaque to clients: `op_` + base62 of the event's UUID, 32 bits of the payload's
-//! fingerprint and a 48-bit MAC, so that a gateway can tell *accepted, not settled yet* from *never existed* without
-//! a write at ingress, and an anonymous client holds a capability that cannot be guessed.
+//! fingerprint and a 48-bit MAC, so that a gateway can distinguish *accepted, not settled yet* from *never existed*
+//! without a write at ingress, and an anonymous client holds a capability that cannot be guessed.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -20,28 +20,28 @@ pub fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
-/// The id of a request that came with an `Idempotency-Key`: the same scope, route and key give the same operation.
+/// The id of a request with an `Idempotency-Key`: the same scope, route and key give the same operation.
 pub fn keyed_id(scope: &str, route: &str, key: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, ["key", scope, route, key].join("\0").as_bytes())
 }
 
-/// The id of a follow-up: of its parent and a key that the handler names, never of an ordinal.
+/// The id of a follow-up, derived from its parent and a key that the handler chooses, never from an ordinal.
 pub fn follow_up_id(parent: Uuid, kind: &str, key: &str) -> Uuid {
     Uuid::new_v5(&parent, [kind, key].join("\0").as_bytes())
 }
 
-/// The id of a command that the clock publishes: of its kind, its subject and the time at which it was due.
+/// The id of a command that the clock publishes, derived from its kind, its subject and the time at which it was due.
 pub fn due_id(kind: &str, subject: &str, due: chrono::DateTime<chrono::Utc>) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("due\0{kind}\0{subject}\0{}", due.timestamp_micros()).as_bytes())
 }
 
-/// Makes and reads operation ids.
+/// Encodes and decodes operation ids.
 #[derive(Clone)]
 pub struct OperationIds {
     mac: Hmac<Sha256>,
 }
 
-/// An operation id that was handed out by a gateway with our secret.
+/// A decoded operation id whose MAC is valid: a gateway with our secret issued it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationId {
     /// The event's id.
@@ -51,12 +51,12 @@ pub struct OperationId {
 }
 
 impl OperationIds {
-    /// With the secret that all gateways share.
+    /// Takes the secret that all gateways share.
     pub fn new(secret: &[u8]) -> Self {
         Self { mac: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
     }
 
-    /// The text handed to the client, 39 characters.
+    /// The text sent to the client, 39 characters.
     pub fn encode(&self, id: Uuid, fingerprint: &Fingerprint) -> String {
         let mut tail = [0; TAIL_BYTES];
         tail[..4].copy_from_slice(&fingerprint.prefix());
@@ -66,7 +66,7 @@ impl OperationIds {
         format!("op_{:0>UUID_DIGITS$}{:0>TAIL_DIGITS$}", base62::encode(id.as_u128()), base62::encode(tail))
     }
 
-    /// Reads what a client sent; `None` where no gateway of ours made it.
+    /// Decodes what a client sent; `None` where its MAC is not ours.
     pub fn decode(&self, text: &str) -> Option<OperationId> {
         let digits = text.strip_prefix("op_").filter(|d| d.len() == UUID_DIGITS + TAIL_DIGITS && d.is_ascii())?;
         let (uuid, tail) = digits.split_at(UUID_DIGITS);

@@ -1,5 +1,5 @@
-//! What the gateway and the workers agree on: messages, envelope, ids, problems and, with the feature `amqp`, the
-//! topology and the way to the broker. Nothing here knows HTTP or SQL.
+//! The contract between the gateway and the workers: messages, envelope, ids, problems and, with the feature `amqp`,
+//! the topology, the connection and the publisher. Nothing here knows HTTP or SQL.
 
 pub mod access_token;
 #[cfg(feature = "amqp")]
@@ -9,7 +9,9 @@ pub mod command;
 pub mod envelope;
 pub mod fingerprint;
 pub mod ids;
+mod kind;
 pub mod messages;
+mod named_enum;
 pub mod outcome;
 pub mod partitions;
 pub mod principal;

@@ -1,11 +1,11 @@
-//! What became of a command. A business "no" is an outcome, not an error. The row stores all that follow-ups are
-//! computed from; the client is shown the verdict only.
+//! The outcome of a command. A business "no" is an outcome, not an error. The row stores everything that follow-ups are
+//! computed from; the client sees the verdict only.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Problem;
 
-/// The part of an outcome that the client is told.
+/// The part of an outcome that the client sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Verdict<R> {
     /// It was done; stored under `result`.
@@ -16,29 +16,29 @@ pub enum Verdict<R> {
     Rejected(Problem),
 }
 
-/// What became of a command: `{"result": …, "memo": …}` or `{"problem": …, "memo": …}`.
+/// The outcome of a command: `{"result": …, "memo": …}` or `{"problem": …, "memo": …}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome<R, M = ()> {
-    /// What the client is told.
+    /// The part that the client sees.
     #[serde(flatten)]
     pub verdict: Verdict<R>,
-    /// What only the follow-ups need: addresses, token ids, who was promoted. Never shown.
+    /// Data that only the follow-ups need: addresses, token ids, promoted registrations. Never shown to clients.
     #[serde(default)]
     pub memo: M,
 }
 
 impl<R, M: Default> Outcome<R, M> {
-    /// Done, and nothing more to remember.
+    /// A success without a memo.
     pub fn succeeded(result: R) -> Self {
         Self { verdict: Verdict::Succeeded(result), memo: M::default() }
     }
 
-    /// Refused.
+    /// A rejection without a memo.
     pub fn rejected(problem: impl Into<Problem>) -> Self {
         Self { verdict: Verdict::Rejected(problem.into()), memo: M::default() }
     }
 
-    /// Remembers what the follow-ups need.
+    /// Adds the data that the follow-ups need.
     #[must_use]
     pub fn memo(mut self, memo: M) -> Self {
         self.memo = memo;
@@ -47,7 +47,7 @@ impl<R, M: Default> Outcome<R, M> {
 }
 
 impl<R, M> Outcome<R, M> {
-    /// `operations.state`.
+    /// The value of `operations.state`.
     pub const fn state(&self) -> &'static str {
         match self.verdict {
             Verdict::Succeeded(_) => "succeeded",

@@ -1,7 +1,7 @@
-//! A queue split by partition key: what outgrows one leader becomes `payments.0` to `payments.<n-1>`, each with one active
-//! consumer. An event's partition is a hash of its CloudEvents `subject` modulo n, so all of one key stands in one queue,
-//! in the order in which it was published. What is put off (retry ladder, quarantine, replay) leaves that order, by
-//! nature, and still comes back to its own partition.
+//! A queue split by partition key: a queue that outgrows one leader becomes `payments.0` to `payments.<n-1>`, each with
+//! one active consumer. An event's partition is a hash of its CloudEvents `subject` modulo n, so all events of a key
+//! are in one queue, in the order of publishing. A deferred event (retry ladder, quarantine, replay) necessarily leaves
+//! that order, and still returns to its own partition.
 //!
 //! Invariant: [`KeyHash`] is the same in every version and on every machine; gateways and workers of two versions share
 //! queues.
@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::Queue;
 
-/// Into how many partitions each queue is split: the section `partitions` of both programs' settings. Only `payments` can
-/// be: of its kinds it is known which must stay in order among each other (their `partition_key()` says so).
+/// The number of partitions of each queue: the section `partitions` of both programs' settings. Only `payments` can be
+/// split: its kinds' `partition_key()` keeps together the events whose order matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Partitions {
@@ -29,30 +29,30 @@ impl Default for Partitions {
 }
 
 impl Partitions {
-    /// Partitions of one queue at most: each is a Raft group of the broker, and a connection of every worker process.
+    /// Most partitions of one queue: each is a Raft group of the broker, and a connection of every worker process.
     pub const MAX: u16 = 32;
 
-    /// With `payments` in so many partitions; `None` above [`Self::MAX`].
+    /// `payments` in this many partitions; `None` above [`Self::MAX`].
     pub fn of_payments(payments: u16) -> Option<Self> {
         (payments <= Self::MAX).then_some(Self { payments: payments.max(1) })
     }
 
-    /// Whether this queue can be split at all.
+    /// Returns true if this queue can be split at all.
     pub const fn may_split(queue: Queue) -> bool {
         matches!(queue, Queue::Payments)
     }
 
-    /// How many partitions the queue has; 1 where it is whole.
+    /// The number of partitions of the queue; 1 where it is whole.
     pub const fn count(self, queue: Queue) -> u16 {
         if Self::may_split(queue) { self.payments } else { 1 }
     }
 
-    /// Whether the queue is split.
+    /// Returns true if the queue is split.
     pub const fn splits(self, queue: Queue) -> bool {
         self.count(queue) > 1
     }
 
-    /// Where the queue's events go: the whole queue, or each partition.
+    /// The work queues of a queue: the whole queue, or each partition.
     pub fn queues(self, queue: Queue) -> Vec<WorkQueue> {
         match self.count(queue) {
             1 => vec![WorkQueue::whole(queue)],
@@ -60,8 +60,8 @@ impl Partitions {
         }
     }
 
-    /// Where the events of a key go.
-    pub fn place(self, queue: Queue, key: KeyHash) -> WorkQueue {
+    /// The work queue of a key.
+    pub fn work_queue(self, queue: Queue, key: KeyHash) -> WorkQueue {
         match self.count(queue) {
             1 => WorkQueue::whole(queue),
             count => WorkQueue::partition(queue, key.modulo(count)),
@@ -76,8 +76,8 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> 
     })
 }
 
-/// A queue at the broker in which a pool's events wait: a whole queue, or one partition of it. Shown as its name, which is
-/// its routing key, too.
+/// A queue at the broker in which a pool's events wait: a whole queue, or one partition of it. `Display` gives its
+/// name, which is also its routing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkQueue {
     queue: Queue,
@@ -85,27 +85,27 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// `payments`.
+    /// A whole queue, such as `payments`.
     pub const fn whole(queue: Queue) -> Self {
         Self { queue, partition: None }
     }
 
-    /// `payments.3`.
+    /// A partition, such as `payments.3`.
     pub const fn partition(queue: Queue, number: u16) -> Self {
         Self { queue, partition: Some(number) }
     }
 
-    /// The pool's queue that it is, or is a part of.
+    /// The queue that it is, or is a partition of.
     pub const fn queue(self) -> Queue {
         self.queue
     }
 
-    /// Whether it is a part.
+    /// Returns true for a partition.
     pub const fn is_partition(self) -> bool {
         self.partition.is_some()
     }
 
-    /// Reads `payments` or `payments.3`; `None` where it is no work queue, or part of one that cannot be split.
+    /// Parses `payments` or `payments.3`; `None` where it is no work queue, or a partition of one that cannot be split.
     pub fn from_name(name: &str) -> Option<Self> {
         let Some((queue, number)) = name.split_once('.') else {
             return Queue::from_name(name).map(Self::whole);
@@ -171,13 +171,13 @@ mod tests {
             "01990000-0000-7000-8000-000000000004",
             "ffffffff-ffff-ffff-ffff-ffffffffffff",
         ];
-        let places = |count| {
+        let queues = |count| {
             let partitions = Partitions::of_payments(count).expect("not too many");
-            keys.map(|key| partitions.place(Queue::Payments, KeyHash::of(key)).to_string())
+            keys.map(|key| partitions.work_queue(Queue::Payments, KeyHash::of(key)).to_string())
         };
-        assert_eq!(places(1), ["payments"; 5]);
-        assert_eq!(places(4), ["payments.1", "payments.3", "payments.3", "payments.2", "payments.3"]);
-        assert_eq!(places(7), ["payments.6", "payments.0", "payments.0", "payments.6", "payments.6"]);
+        assert_eq!(queues(1), ["payments"; 5]);
+        assert_eq!(queues(4), ["payments.1", "payments.3", "payments.3", "payments.2", "payments.3"]);
+        assert_eq!(queues(7), ["payments.6", "payments.0", "payments.0", "payments.6", "payments.6"]);
     }
 
     #[test]
@@ -186,19 +186,19 @@ mod tests {
         let mut counts = std::collections::BTreeMap::new();
         for number in 0..4_000_u128 {
             let student = uuid::Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 | number).to_string();
-            *counts.entry(partitions.place(Queue::Payments, KeyHash::of(&student))).or_insert(0) += 1;
+            *counts.entry(partitions.work_queue(Queue::Payments, KeyHash::of(&student))).or_insert(0) += 1;
         }
         assert!(counts.len() == 4 && counts.values().all(|count| (900..=1_100).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn the_end_of_a_hold_travels_behind_the_payments_of_its_student() {
+    fn the_end_of_a_hold_is_queued_behind_the_payments_of_its_student() {
         let (payment, end) = (SubmitPayment::example(), ExpireHold::example());
         assert_eq!(end.partition_key(), payment.partition_key());
     }
 
     #[test]
-    fn names_are_read_as_they_are_shown() {
+    fn names_are_parsed_as_they_are_displayed() {
         for name in ["payments", "payments.0", "payments.31", "email"] {
             assert_eq!(WorkQueue::from_name(name).map(|queue| queue.to_string()).as_deref(), Some(name));
         }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_makes_no_sense_is_refused_by_name() {
+    fn an_invalid_setting_is_refused_by_name() {
         let read = |json: &str| serde_json::from_str::<Partitions>(json).map_err(|error| error.to_string());
         assert_eq!(read("{}"), Ok(Partitions::default()));
         assert_eq!(read(r#"{"payments":0}"#), Ok(Partitions::default()));

@@ -1,4 +1,4 @@
-//! Who asked for a command, as it travels in the event and stands in `operations.principal`.
+//! The requester of a command, as text in the event and in `operations.principal`.
 
 use std::{fmt, str::FromStr};
 
@@ -6,34 +6,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::text;
+use crate::{named_enum::named_enum, text};
 
-/// What a signed-in user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Registers, pays, attends.
-    Student,
-    /// Runs classes.
-    Teacher,
-    /// Decides payments.
-    Accountant,
-    /// Runs the institute.
-    Admin,
+named_enum! {
+    /// The role of a signed-in user. The name is used in tokens, in the database and in the principal.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Role {
+        /// Registers, pays, attends.
+        Student = "student",
+        /// Runs classes.
+        Teacher = "teacher",
+        /// Decides payments.
+        Accountant = "accountant",
+        /// Runs the institute.
+        Admin = "admin",
+    }
 }
 
 impl Role {
-    /// The name in tokens, in the database and in the principal.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Role::Student => "student",
-            Role::Teacher => "teacher",
-            Role::Accountant => "accountant",
-            Role::Admin => "admin",
-        }
-    }
-
-    /// Whether other people's money and registrations may be seen and decided.
+    /// Returns true for roles that see and decide other people's payments and registrations.
     pub const fn is_staff(self) -> bool {
         matches!(self, Role::Accountant | Role::Admin)
     }
@@ -45,7 +37,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A text that is no role or no principal.
+/// The error for a text that is no role or no principal.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is neither a role nor a principal (`anonymous`, `system`, `student:<uuid>`, …)")]
 pub struct UnknownPrincipal(String);
@@ -54,14 +46,11 @@ impl FromStr for Role {
     type Err = UnknownPrincipal;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Role::Student, Role::Teacher, Role::Accountant, Role::Admin]
-            .into_iter()
-            .find(|role| role.name() == text)
-            .ok_or_else(|| UnknownPrincipal(text.to_owned()))
+        Role::from_name(text).ok_or_else(|| UnknownPrincipal(text.to_owned()))
     }
 }
 
-/// Who asked: nobody we know, the platform itself, or a signed-in user.
+/// The requester: an unknown visitor, the platform itself, or a signed-in user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// A visitor without an account; the operation id is the only capability to its result.

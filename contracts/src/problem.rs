@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// One bad field.
+/// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     /// Path of the field, dotted, list positions in brackets: `items[3].amount`.
     pub field: String,
     /// A stable word: `required`, `too_long`, `not_positive`, …
     pub code: String,
-    /// What is wrong and what to send instead.
+    /// The error, and what to send instead.
     pub message: String,
 }
 
@@ -29,14 +29,14 @@ pub struct Problem {
     pub problem_type: String,
     /// The type in a few words, always the same.
     pub title: String,
-    /// The HTTP status it is, or would have been.
+    /// The HTTP status of the response, or, in a rejected outcome, of an equivalent response.
     pub status: u16,
-    /// This occurrence, for a person.
+    /// This occurrence, explained for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Whether the same request can succeed later.
+    /// True if the same request can succeed later.
     pub retryable: bool,
-    /// Bad fields.
+    /// Invalid fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// Further members, such as `amount_due`.
@@ -46,7 +46,7 @@ pub struct Problem {
 
 macro_rules! problem_types {
     ($($variant:ident $slug:literal $status:literal $retryable:literal $title:literal;)*) => {
-        /// Every problem type, with its slug, status, whether a retry can help, and title.
+        /// Every problem type, with its slug, HTTP status, retryability and title.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ProblemType {
             $(#[doc = $title] $variant,)*
@@ -66,7 +66,7 @@ macro_rules! problem_types {
                 match self { $(ProblemType::$variant => $status,)* }
             }
 
-            /// Whether the same request can succeed later.
+            /// Returns true if the same request can succeed later.
             pub const fn retryable(self) -> bool {
                 match self { $(ProblemType::$variant => $retryable,)* }
             }
@@ -129,21 +129,21 @@ impl Problem {
         }
     }
 
-    /// Says what happened this time.
+    /// Sets the explanation of this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Names bad fields.
+    /// Sets the invalid fields.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
         self
     }
 
-    /// Names one bad field.
+    /// Adds an invalid field.
     #[must_use]
     pub fn field(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
         self.errors.push(FieldError::new(field, code, message));
@@ -157,7 +157,7 @@ impl Problem {
         self
     }
 
-    /// Whether it is of this type.
+    /// Returns true if it is of this type.
     pub fn is(&self, problem_type: ProblemType) -> bool {
         self.problem_type.strip_prefix("/problems/") == Some(problem_type.slug())
     }

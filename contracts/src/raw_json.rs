@@ -1,4 +1,4 @@
-//! JSON that one program writes for another and that those between them hand on: read and written as text.
+//! JSON that one program writes for another and that programs between them pass on unparsed.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-/// A JSON value as its text, which nobody on the way takes apart.
+/// A JSON value kept as its text.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RawJson(Box<RawValue>);
 
 impl RawJson {
-    /// Of something with text keys and without numbers that JSON lacks; of anything else, null.
+    /// Serialises a value; null where it has keys that are no strings or numbers that JSON lacks.
     pub fn of(value: &impl Serialize) -> Self {
         to_raw_value(value).map(Self).unwrap_or_default()
     }
@@ -25,10 +25,10 @@ impl RawJson {
         self.0.get()
     }
 
-    /// The value, taken apart.
+    /// The parsed value.
     ///
     /// # Errors
-    /// Where a string escapes half of a surrogate pair: the text's form was looked at, not what its escapes stand for.
+    /// Where a string escapes half of a surrogate pair: only the form of the text was checked before, not its escapes.
     pub fn value(&self) -> serde_json::Result<Value> {
         serde_json::from_str(self.get())
     }
@@ -46,7 +46,7 @@ impl From<Value> for RawJson {
     }
 }
 
-/// By text: what differs in spaces alone is not equal.
+/// Compares the texts: values that differ in white space alone are not equal.
 impl PartialEq for RawJson {
     fn eq(&self, other: &Self) -> bool {
         self.get() == other.get()
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_handed_on_as_it_came() {
+    fn the_text_is_passed_on_unchanged() {
         let text = r#"{"b":1.0,  "a":["ü",null]}"#;
         let raw: RawJson = serde_json::from_str(text).expect("JSON");
         assert_eq!(raw.get(), text);

@@ -1,20 +1,20 @@
-//! What other programs read of our messages: a JSON Schema (draft 2020-12) of every kind and of the envelope, and an
-//! AsyncAPI 3.0 document of the queues. Made from the catalog and checked in under `contracts/schemas/` and
-//! `contracts/asyncapi.json`; a test asserts that the files say what the types say.
+//! Documents for other programs: a JSON Schema (draft 2020-12) of every kind and of the envelope, and an AsyncAPI 3.0
+//! document of the queues. Generated from the catalog and checked in under `contracts/schemas/` and
+//! `contracts/asyncapi.json`; a test asserts that the files match the types.
 
 use serde_json::{Map, Value, json};
 
 use crate::{
-    CATALOG, Partitions, Queue,
+    CATALOG, Partitions, Queue, Role,
     catalog::Kind,
-    envelope::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONTENT_TYPE},
+    envelope::{CONTENT_TYPE, MESSAGE_BYTES_MAX, MESSAGE_EVENTS_MAX},
 };
 
-/// Where the schemas are identified; not an address that must answer.
+/// Base of the schemas' `$id`s; identifiers, not addresses that must answer.
 const ID_BASE: &str = "https://registrar.example/schemas/";
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Every checked-in document: its path under `contracts/`, and what it must say.
+/// Every checked-in document: its path under `contracts/`, and its content.
 pub fn documents() -> Vec<(String, Value)> {
     let mut documents: Vec<_> =
         CATALOG.iter().map(|kind| (format!("schemas/{}.json", kind.name), message_schema(kind))).collect();
@@ -39,37 +39,47 @@ pub fn event_schema() -> Value {
         "$schema": DIALECT,
         "$id": format!("{ID_BASE}cloudevent.json"),
         "title": "Event",
-        "description": "A CloudEvents 1.0 event as it travels, in an array of its like.",
+        "description": "A CloudEvents 1.0 event; the body of a message is an array of them.",
         "type": "object",
         "required": [
             "specversion", "id", "type", "source", "subject", "time", "traceparent", "principal", "fingerprint", "data"
         ],
     });
     schema["properties"] = context_attributes();
-    schema["properties"]["data"] = json!({ "description": "The command, as the schema of its type says." });
+    schema["properties"]["data"] = json!({ "description": "The command's data, by the schema of its type." });
     schema
 }
 
 fn context_attributes() -> Value {
     let kinds: Vec<_> = CATALOG.iter().map(|kind| kind.name).collect();
-    let principal = "^(anonymous|system|(student|teacher|accountant|admin):[0-9a-f-]{36})$";
+    let roles = Role::ALL.map(Role::name).join("|");
+    let principal = format!("^(anonymous|system|({roles}):[0-9a-f-]{{36}})$");
+    let source = "The program that created it: `/gateway`, `/workers/payments`, `/clock`.";
     json!({
         "specversion": { "const": "1.0" },
-        "id": { "type": "string", "format": "uuid", "description": "The operation's id; deduplication goes by it." },
+        "id": formatted("uuid", "The operation's id, which is also the key of deduplication."),
         "type": { "enum": kinds, "description": "The kind, with its version." },
-        "source": { "type": "string", "format": "uri-reference", "description": "Who made it: `/gateway`, `/workers/payments`, `/clock`." },
+        "source": formatted("uri-reference", source),
         "subject": { "type": "string", "description": "The partition key." },
-        "time": { "type": "string", "format": "date-time", "description": "When it was accepted, UTC." },
-        "traceparent": { "type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "description": "W3C Trace Context." },
-        "principal": { "type": "string", "pattern": principal, "description": "Who asked." },
-        "fingerprint": { "type": "string", "pattern": "^[0-9a-f]{32}$", "description": "Of the payload as it first came." },
-        "parentid": { "type": "string", "format": "uuid", "description": "The command whose follow-up this is." },
-        "attempt": count("How often it was tried and put off before."),
-        "replay": count("How often an operator replayed it from the dead letters."),
-        "firstfailedat": { "type": "string", "format": "date-time", "description": "When it failed for the first time." },
+        "time": formatted("date-time", "Time of acceptance, UTC."),
+        "traceparent": matching("^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "W3C Trace Context."),
+        "principal": matching(&principal, "The requester."),
+        "fingerprint": matching("^[0-9a-f]{32}$", "The fingerprint of the original payload."),
+        "parentid": formatted("uuid", "The command whose follow-up this is."),
+        "attempt": count("Number of failed attempts that went through the retry ladder."),
+        "replay": count("Number of replays from the dead letters by an operator."),
+        "firstfailedat": formatted("date-time", "Time of its first failure, UTC."),
         "errorclass": { "type": "string", "description": "The class of its last failure." },
         "errortext": { "type": "string", "description": "The text of its last failure." },
     })
+}
+
+fn formatted(format: &str, description: &str) -> Value {
+    json!({ "type": "string", "format": format, "description": description })
+}
+
+fn matching(pattern: &str, description: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern, "description": description })
 }
 
 fn count(description: &str) -> Value {
@@ -89,8 +99,9 @@ pub fn asyncapi() -> Value {
             "title": "Registrar messages",
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!(
-                "Every AMQP message is a CloudEvents batch: a JSON array of 1 to {BATCH_EVENTS_MAX} events, at most \
-                 {BATCH_BYTES_MAX} bytes, all of one queue. A message below is such an array that holds an event of its kind."
+                "Every AMQP message is a CloudEvents batch: a JSON array of 1 to {MESSAGE_EVENTS_MAX} events, at most \
+                 {MESSAGE_BYTES_MAX} bytes, all of one queue. A message below is such an array that holds an event of \
+                 its kind."
             ),
             "license": { "name": env!("CARGO_PKG_LICENSE") },
         },
@@ -114,9 +125,9 @@ fn channel(queue: Queue) -> Value {
         format!("The work queue of the pool `{name}`. Publish to the exchange `commands` with this routing key.");
     if Partitions::may_split(queue) {
         description.push_str(&format!(
-            " An installation may split it into `{name}.0`, `{name}.1`, …, by the 64-bit FNV-1a hash of an event's subject, \
-             its high half folded into the low one by exclusive or, modulo their number. What is published here all the \
-             same is settled, in no order with the rest."
+            " An installation may split it into `{name}.0`, `{name}.1`, …, by the 64-bit FNV-1a hash of an event's \
+             subject, its high half folded into the low one by exclusive or, modulo their number. Events published to \
+             this queue nevertheless are settled, in no order relative to those of the partitions."
         ));
     }
     json!({
@@ -147,10 +158,13 @@ fn operations(queue: Queue) -> Vec<(String, Value)> {
     let sent = json!({ "deliveryMode": 2, "bindingVersion": "0.3.0" });
     let received = json!({ "ack": true, "bindingVersion": "0.3.0" });
     vec![
-        (format!("send.{name}"), operation("send", format!("Ask the pool `{name}`, and await the confirm."), sent)),
+        (
+            format!("send.{name}"),
+            operation("send", format!("Send commands to the pool `{name}`, and await the confirm."), sent),
+        ),
         (
             format!("receive.{name}"),
-            operation("receive", format!("Settle what `{name}` holds, each event once in effect."), received),
+            operation("receive", format!("Settle the events of `{name}`, each exactly once in effect."), received),
         ),
     ]
 }
@@ -179,9 +193,9 @@ fn component_schemas() -> Map<String, Value> {
     }
     for queue in Queue::ALL {
         let events: Vec<_> = kinds_of(queue).map(|kind| reference(&format!("event.{}", kind.name))).collect();
-        let batch =
-            json!({ "type": "array", "minItems": 1, "maxItems": BATCH_EVENTS_MAX, "items": { "anyOf": events } });
-        schemas.insert(format!("batch.{}", queue.name()), batch);
+        let body =
+            json!({ "type": "array", "minItems": 1, "maxItems": MESSAGE_EVENTS_MAX, "items": { "anyOf": events } });
+        schemas.insert(format!("batch.{}", queue.name()), body);
     }
     schemas
 }
@@ -190,14 +204,14 @@ fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
-/// Within the document a schema's own `$defs` stand at another depth.
+/// A kind's schema with references that resolve within the AsyncAPI document, where its `$defs` are nested deeper.
 fn component_schema(kind: &Kind) -> Value {
     let mut schema = without_identity(message_schema(kind));
     rebase_references(&mut schema, &format!("#/components/schemas/{}/$defs/", kind.name));
     schema
 }
 
-/// With an `$id` of its own, a part's references would no longer be resolved within the document.
+/// The schema without `$id`: with one of its own, its references would not be resolved within the document.
 fn without_identity(mut schema: Value) -> Value {
     if let Some(members) = schema.as_object_mut() {
         members.remove("$id");

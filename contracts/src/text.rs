@@ -1,13 +1,13 @@
-//! Values that travel as text in JSON: read from where they stand, without a copy of the text.
+//! Values that are strings in JSON, parsed in place without a copy of the string.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserializer, de};
 
-/// Reads a value from the text that a string holds.
+/// Parses a value from a JSON string.
 ///
 /// # Errors
-/// Where there is no string, or not of such a value.
+/// Where it is not a string, or the string does not parse.
 pub(crate) fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<T, D::Error> {
     struct Text<T>(PhantomData<T>);
 

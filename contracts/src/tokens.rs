@@ -1,19 +1,19 @@
 //! Single-use tokens that travel by mail (verify, reset, magic link). The token is `<id>.<HMAC(secret, id)>`; only the
-//! id stands in `user_tokens` and in queues, the HMAC is computed while the mail is rendered. So neither a queue nor a
-//! table holds a secret.
+//! id is stored in `user_tokens` and sent through queues, the HMAC is computed while the mail is rendered. So neither a
+//! queue nor a table holds a secret.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-/// Makes and reads mailed tokens.
+/// Encodes and decodes mailed tokens.
 #[derive(Clone)]
 pub struct MailTokens {
     mac: Hmac<Sha256>,
 }
 
 impl MailTokens {
-    /// With the secret that gateways and the email pool share.
+    /// Takes the secret that gateways and the email pool share.
     pub fn new(secret: &[u8]) -> Self {
         Self { mac: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
     }
@@ -27,7 +27,7 @@ impl MailTokens {
         format!("{}.{tag:032x}", id.simple())
     }
 
-    /// The row's id; `None` where the token was not made with our secret.
+    /// The id of the row `user_tokens.id`; `None` where the token was not made with our secret.
     pub fn decode(&self, token: &str) -> Option<Uuid> {
         let (id, tag) = token.split_once('.').filter(|(id, tag)| id.len() == 32 && tag.len() == 32)?;
         let id = Uuid::try_parse(id).ok()?;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_tokens_are_read() {
+    fn only_our_own_tokens_are_decoded() {
         let tokens = MailTokens::new(b"secret");
         let id = crate::ids::new_id();
         assert_eq!(tokens.decode(&tokens.encode(id)), Some(id));

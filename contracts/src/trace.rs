@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::text;
 
-/// `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
+/// Length of the text: `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
 const TEXT_BYTES: usize = 55;
 
-/// `00-<trace id>-<span id>-<flags>`.
+/// A position in a trace: `00-<trace id>-<span id>-<flags>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     trace_id: u128,
@@ -18,7 +18,8 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// A header that is not a valid `traceparent`. Such a header is ignored and a new trace begun, as the standard asks.
+/// The error for a header that is not a valid `traceparent`. It is ignored and a new trace begun, as the standard
+/// demands.
 #[derive(Debug, thiserror::Error)]
 #[error("not a W3C traceparent")]
 pub struct BadTraceParent;
@@ -30,7 +31,7 @@ impl TraceParent {
         Self { trace_id: random, span_id: Uuid::new_v4().as_u64_pair().1 | 1, flags: 1 }
     }
 
-    /// A step further within the same trace.
+    /// A new span within the same trace.
     pub fn child(&self) -> Self {
         Self { span_id: Uuid::new_v4().as_u64_pair().1 | 1, ..*self }
     }
@@ -40,8 +41,8 @@ impl TraceParent {
         Uuid::from_u128(self.trace_id).simple().to_string()
     }
 
-    /// As it stands in the header: ASCII. Written digit by digit by uuid, which is several times as fast as formatting
-    /// integers, and every event has one.
+    /// The header's value, ASCII. uuid writes the digits several times as fast as integer formatting would, and every
+    /// event has one.
     pub fn encode(&self) -> [u8; TEXT_BYTES] {
         let mut text = *b"00-________________________________-________________-__";
         Uuid::from_u128(self.trace_id).simple().encode_lower(&mut text[3..35]);

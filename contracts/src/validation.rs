@@ -1,5 +1,5 @@
-//! The rules that both sides apply to fields: at the edge, so that a form is told before the 202, and again in the
-//! worker, because a queue can hold what an older gateway let in.
+//! The rules that both sides apply to fields: at the edge, so that a form gets its errors before the 202, and again in
+//! the worker, because a queue can hold messages that an older gateway accepted.
 
 use rust_decimal::Decimal;
 
@@ -8,14 +8,14 @@ use crate::FieldError;
 /// The largest amount that `numeric(14,2)` holds.
 pub const AMOUNT_MAX: Decimal = Decimal::from_parts(0x107A_3FFF, 0x5AF3, 0, false, 2);
 
-/// Collects every bad field of one message.
+/// Collects every invalid field of one message.
 #[derive(Debug, Default)]
 pub struct Checks {
     errors: Vec<FieldError>,
 }
 
 impl Checks {
-    /// Nothing wrong so far.
+    /// Checks without errors yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -37,7 +37,7 @@ impl Checks {
         self.optional_text(field, Some(value), max)
     }
 
-    /// A text that may be absent; the same rules where it is there.
+    /// A text that may be absent; the same rules apply where it is present.
     pub fn optional_text(&mut self, field: &str, value: Option<&str>, max: usize) -> &mut Self {
         let Some(value) = value else { return self };
         if value.chars().count() > max {
@@ -47,7 +47,7 @@ impl Checks {
         self.ensure(!bad, field, "control_character", "must not contain control characters such as NUL")
     }
 
-    /// A text on one line: what ends up in a mail header or a name.
+    /// A text on one line, for mail headers and names.
     pub fn line(&mut self, field: &str, value: &str, max: usize) -> &mut Self {
         let single = !value.contains(['\n', '\r', '\t']);
         self.text(field, value, max).ensure(single, field, "line_break", "must be on one line")
@@ -65,21 +65,21 @@ impl Checks {
             .ensure(value <= AMOUNT_MAX, field, "too_large", "must be at most 999999999999.99")
     }
 
-    /// An ISO 4217 code that the platform knows.
+    /// An ISO 4217 code of a currency that the platform accepts.
     pub fn currency(&mut self, field: &str, value: &str) -> &mut Self {
         self.ensure(is_currency(value), field, "unknown_currency", "must be an ISO 4217 code in capitals, such as INR")
     }
 
-    /// The verdict.
+    /// The result of all checks.
     ///
     /// # Errors
-    /// Every bad field that was found.
+    /// Every invalid field.
     pub fn finish(&mut self) -> Result<(), Vec<FieldError>> {
         if self.errors.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.errors)) }
     }
 }
 
-/// Whether it looks like an address that mail can be sent to.
+/// Returns true for a syntactically plausible e-mail address.
 pub fn is_email(value: &str) -> bool {
     let Some((local, domain)) = value.rsplit_once('@') else {
         return false;
@@ -107,22 +107,22 @@ pub fn normalise_email(value: &str) -> String {
     value.trim().to_lowercase()
 }
 
-/// The reference under which a bank transfer is recognised however it is typed: upper case, ASCII letters and digits only,
-/// which is all that banks print.
+/// The reference under which a bank transfer is recognised however it is typed: upper case, ASCII letters and digits
+/// only, which is all that banks print.
 pub fn normalise_reference(value: &str) -> String {
     let mut reference = String::with_capacity(value.len());
     reference.extend(value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()));
     reference
 }
 
-/// Active ISO 4217 codes with two decimals, which is what `numeric(14,2)` can hold exactly.
+/// Active ISO 4217 codes with two decimals, which `numeric(14,2)` holds exactly; sorted.
 const CURRENCIES: &[&str] = &[
     "AED", "AUD", "BDT", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EGP", "EUR", "GBP", "GHS", "HKD", "IDR", "ILS",
     "INR", "KES", "LKR", "MXN", "MYR", "NGN", "NOK", "NPR", "NZD", "PHP", "PKR", "PLN", "QAR", "RON", "SAR", "SEK",
     "SGD", "THB", "TRY", "TZS", "UAH", "USD", "ZAR",
 ];
 
-/// Whether it is a currency that the platform takes.
+/// Returns true for a currency that the platform accepts.
 pub fn is_currency(value: &str) -> bool {
     CURRENCIES.binary_search(&value).is_ok()
 }

@@ -61,7 +61,7 @@ pub struct Settings {
     /// Logging.
     pub log: Log,
     /// `early_202`: answer before the broker's confirm. For proving that the tests bite.
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     pub planted_bug: String,
 }
 

@@ -153,7 +153,7 @@ fn event_of<C: Command>(id: Uuid, command: &C, principal: Principal, accepted_at
 }
 
 async fn publish(app: &App, event: NewEvent) -> ApiResult<()> {
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     if app.settings.planted_bug == "early_202" {
         let publisher = app.publisher.clone();
         tokio::spawn(async move { publisher.publish(event).await });

@@ -64,7 +64,7 @@ pub struct Settings {
     /// Logs.
     pub log: Log,
     /// A fault planted on purpose, to prove that the tests bite.
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     #[serde(default)]
     pub planted: Option<crate::runtime::planted::Plant>,
 }

@@ -1,5 +1,5 @@
 //! Opening connections, bounded in time, without lapin's own recovery: that hides state, confirms hang and stale
-//! delivery tags come back. Whoever owns a connection rebuilds it as a whole.
+//! delivery tags come back. The owner of a connection rebuilds it as a whole.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use rand::RngExt;
 
 use super::AmqpSettings;
 
-/// Why no connection came about.
+/// The reason why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The broker refused, or cannot be reached.
     #[error("the broker cannot be reached")]
     Refused(#[source] lapin::Error),
-    /// Nothing came back in time.
+    /// No answer within the time limit.
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
 }
@@ -39,12 +39,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From 50 ms up to `max`.
+    /// Starts at 50 ms and doubles up to `max`.
     pub fn new(max: Duration) -> Self {
         Self { next_ms: 50, max_ms: u64::try_from(max.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// How long to wait before the next attempt.
+    /// The time to wait before the next attempt: random, between half of the bound and the bound, which then doubles.
     pub fn next_delay(&mut self) -> Duration {
         let delay = rand::rng().random_range(self.next_ms / 2..=self.next_ms);
         self.next_ms = (self.next_ms * 2).min(self.max_ms);

@@ -1,6 +1,6 @@
-//! The live exchange: what was settled just now and who was told something, for whoever waits, and which sessions were
-//! ended. Ids and names only: a gateway reads the rows where somebody of its own wants them, and drops the rest without a
-//! query. Transient: a missed message costs a slow poll, never correctness.
+//! The live exchange: workers broadcast which operations were settled, which users were notified and which sessions
+//! ended, and every gateway listens. Ids and names only: a gateway reads the rows that one of its clients waits for,
+//! and drops the rest without a query. Transient: a missed message costs a slow poll, never correctness.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::Role;
 
 use super::{AmqpSettings, Backoff, ConnectError, open, topology};
 
-/// What happened, one message a batch.
+/// One transaction's updates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LiveMessage {
-    /// What was settled.
+    /// Settled operations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<LiveOperation>,
-    /// Users with something new in their inbox.
+    /// Users with a new notification.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notified: Vec<Uuid>,
-    /// Roles of which every active user has something new in the inbox.
+    /// Roles of which every active user has a new notification.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notified_roles: Vec<Role>,
-    /// Sessions that ended: their access tokens are void from now on.
+    /// Sessions that ended: their access tokens are no longer valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_sids: Vec<Uuid>,
 }
 
 impl LiveMessage {
-    /// Whether there is nothing to tell.
+    /// Returns true if there is nothing to publish.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
             && self.notified.is_empty()
@@ -52,32 +52,33 @@ pub struct LiveOperation {
     pub id: Uuid,
     /// `succeeded`, `rejected` or `failed`; `duplicate` where it had been settled before.
     pub state: String,
-    /// Who asked, where a user did.
+    /// The user who submitted it; none for visitors and the platform itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Uuid>,
 }
 
-/// Something that came, or the news that something may have been missed.
+/// A received message, or a change of the connection after which messages may have been missed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LiveEvent {
-    /// A message.
+    /// A received message.
     Message(LiveMessage),
-    /// (Re)connected: what happened before this moment was not seen.
+    /// Connected or reconnected: messages from before this moment were not received.
     Connected,
-    /// Nothing is heard until the next [`LiveEvent::Connected`].
+    /// The connection was lost: nothing is received until the next [`LiveEvent::Connected`].
     Disconnected,
 }
 
-/// Tells whoever listens.
+/// Publishes a message to every gateway.
 pub(super) async fn send(channel: &Channel, message: &LiveMessage) -> lapin::Result<()> {
-    let body = serde_json::to_vec(message).expect("a live message holds only ids and words");
+    let body = serde_json::to_vec(message).expect("a live message holds only ids and strings");
     let properties = BasicProperties::default().with_delivery_mode(1).with_content_type("application/json".into());
     let options = BasicPublishOptions::default();
     // Awaited although it resolves at once: a dropped confirm would be remembered by lapin until the channel closes.
     channel.basic_publish(topology::LIVE.into(), "".into(), options, &body, properties).await?.await.map(|_| ())
 }
 
-/// Listens for ever on an exclusive queue of its own, through reconnects. The task ends when the receiver is dropped.
+/// Starts a task that listens on an exclusive queue of its own and reconnects for ever. It ends when the receiver is
+/// dropped.
 pub fn subscribe(settings: AmqpSettings) -> mpsc::Receiver<LiveEvent> {
     let (events, receiver) = mpsc::channel(1_024);
     tokio::spawn(async move {
@@ -90,7 +91,7 @@ pub fn subscribe(settings: AmqpSettings) -> mpsc::Receiver<LiveEvent> {
                     tracing::warn!("the live connection broke");
                     let _ = events.send(LiveEvent::Disconnected).await;
                 }
-                Err(error) => tracing::warn!(%error, "cannot listen to the live exchange yet"),
+                Err(error) => tracing::warn!(%error, "cannot subscribe to the live exchange yet"),
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
@@ -141,7 +142,7 @@ async fn forward(mut consumer: Consumer, events: &mpsc::Sender<LiveEvent>) {
                     return;
                 }
             }
-            Err(error) => tracing::warn!(%error, "a live message that is none"),
+            Err(error) => tracing::warn!(%error, "a live message cannot be decoded"),
         }
     }
 }

@@ -1,13 +1,16 @@
-//! The way to the broker: a supervised connection, a publisher that answers only when a message is durable, the
+//! Access to the broker: a supervised connection, a publisher that answers only when a message is durable, the
 //! topology, and the live exchange. Besides the worker runtime this is the only code that knows AMQP.
 //!
-//! Invariant: whoever is told `Ok` by [`Publisher`] holds a message that survives a broker crash.
+//! Invariant: a message for which [`Publisher`] returned `Ok` survives a broker crash.
 
 mod confirms;
 mod connection;
-mod lanes;
+mod link_state;
 pub mod live;
+mod outgoing;
+mod publish_error;
 mod publisher;
+mod target;
 pub mod topology;
 
 use std::time::Duration;
@@ -16,24 +19,26 @@ use crate::Partitions;
 
 pub use connection::{Backoff, ConnectError, open};
 pub use live::{LiveMessage, LiveOperation};
-pub use publisher::{PublishError, Publisher, Target};
+pub use publish_error::PublishError;
+pub use publisher::Publisher;
+pub use target::Target;
 
-/// How to reach the broker and how much may be under way.
+/// The broker's address, time limits, and limits on what is in flight.
 #[derive(Clone)]
 pub struct AmqpSettings {
     /// `amqp://user:password@host:port/vhost?heartbeat=10`.
     pub url: String,
     /// Shown in the management console.
     pub connection_name: String,
-    /// How long a connection attempt may take.
+    /// Time limit of a connection attempt.
     pub connect_timeout: Duration,
-    /// How long a confirm may take before the outcome counts as unknown.
+    /// Time limit of a confirm; after it the outcome counts as unknown.
     pub confirm_timeout: Duration,
-    /// Events waiting for a confirm at most; beyond it publishing is refused as overloaded.
+    /// Most events that wait for a confirm; beyond it publishing is refused as overloaded.
     pub in_flight_max: usize,
-    /// AMQP messages waiting for a confirm at most; events that come meanwhile gather into arrays.
+    /// Most AMQP messages that wait for a confirm; events published meanwhile are grouped into arrays.
     pub window: usize,
-    /// Which queues are split, the same for all programs.
+    /// The partitioning of the queues, the same for all programs.
     pub partitions: Partitions,
 }
 
@@ -51,7 +56,7 @@ impl AmqpSettings {
         }
     }
 
-    /// With queues split.
+    /// The same settings with queues split.
     #[must_use]
     pub fn split(self, partitions: Partitions) -> Self {
         Self { partitions, ..self }

@@ -1,9 +1,9 @@
-//! Exchanges and queues, derived from [`Queue::ALL`]. Declared by whoever connects, with the same arguments on RabbitMQ
-//! 3.10 and 4.x; everything that may change later belongs into policies, not here.
+//! Exchanges and queues, derived from [`Queue::ALL`]. Declared by every program that connects, with the same arguments
+//! on RabbitMQ 3.10 and 4.x; everything that may change later belongs into policies, not here.
 //!
-//! A work queue dead-letters into its quarantine, the quarantine into `dead`, and a retry queue back into `commands`. The
-//! partitions of a queue share the quarantine of its pool, and the queue itself is always there: nothing that still bears
-//! its name goes astray.
+//! A work queue dead-letters into its quarantine, the quarantine into `dead`, and a retry queue back into `commands`.
+//! The partitions of a queue share the quarantine of its pool, and the whole queue is always declared beside them:
+//! events that are still routed to it are not lost.
 
 use std::time::Duration;
 
@@ -22,19 +22,19 @@ pub const COMMANDS: &str = "commands";
 pub const RETRY: &str = "retry";
 /// Direct; quarantines and the queue `dead`.
 pub const DEAD: &str = "dead";
-/// Fanout; what was settled, for whoever waits.
+/// Fanout; live updates for every gateway.
 pub const LIVE: &str = "live";
-/// Fanout; the alternate exchange of `commands`, so that nothing is dropped for want of a route.
+/// Fanout; the alternate exchange of `commands`, so that no message is dropped for lack of a route.
 pub const UNROUTABLE: &str = "unroutable";
 /// The header that picks the rung of the retry ladder.
 pub const DELAY_HEADER: &str = "delay";
 
-/// Deliveries of a work queue before the broker moves a message to quarantine. Every death of a consumer charges all
-/// that it held, so this only sorts out suspects; the quarantine finds the culprit.
+/// Deliveries of a work queue before the broker moves a message to quarantine. A crash of a consumer counts against
+/// every message that it held, so this limit only selects suspects; the quarantine finds the one that causes crashes.
 const DELIVERY_LIMIT: i64 = 5;
-/// Deliveries in quarantine, alone, before the broker calls an event the culprit.
+/// Deliveries in quarantine, where each event is tried singly, before the broker moves it to `dead`.
 const QUARANTINE_DELIVERY_LIMIT: i64 = 2;
-/// `dead` must never drop; 4.x would default to 20.
+/// Practically unlimited: `dead` must never drop a message, and 4.x would default to 20.
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// The rungs of the retry ladder.
@@ -45,12 +45,12 @@ pub const LADDER: [Rung; 4] = [
     Rung { name: "30m", delay: Duration::from_secs(30 * 60) },
 ];
 
-/// One rung: a queue in which an event waits.
+/// One rung: a queue in which an event waits before its next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rung {
     /// The queue is `retry.<name>`.
     pub name: &'static str,
-    /// How long.
+    /// The waiting time.
     pub delay: Duration,
 }
 
@@ -66,12 +66,12 @@ impl Rung {
     }
 }
 
-/// The queue in which a pool's suspects are tried alone.
+/// The name of the queue in which a pool tries suspected events singly.
 pub fn quarantine(queue: Queue) -> String {
     format!("{}.quarantine", queue.name())
 }
 
-/// Every queue with a name that we declare, for tools and tests.
+/// The names of all queues that we declare, for tools and tests.
 pub fn queue_names(partitions: Partitions) -> Vec<String> {
     let mut names: Vec<String> = Queue::ALL.into_iter().map(|queue| queue.name().to_owned()).collect();
     names.extend(partitions_of_all(partitions).map(|partition| partition.to_string()));
@@ -81,7 +81,7 @@ pub fn queue_names(partitions: Partitions) -> Vec<String> {
     names
 }
 
-/// Declares everything; declaring again changes nothing.
+/// Declares all exchanges, queues and bindings; declaring again changes nothing.
 ///
 /// # Errors
 /// Where a queue exists with other arguments, or the channel ends.
@@ -97,7 +97,7 @@ pub async fn declare(channel: &Channel, partitions: Partitions) -> lapin::Result
     for partition in partitions_of_all(partitions) {
         let name = partition.to_string();
         let mut arguments = work_arguments(DELIVERY_LIMIT, DEAD, Some(&quarantine(partition.queue())));
-        // One consumer at a time, whoever else subscribes: another takes over when it is gone, and the order holds.
+        // One consumer at a time, however many subscribe: another takes over when it is gone, and the order is kept.
         arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
         declare_queue(channel, &name, arguments).await?;
         bind(channel, &name, COMMANDS, &name, FieldTable::default()).await?;
@@ -118,14 +118,14 @@ pub async fn declare(channel: &Channel, partitions: Partitions) -> lapin::Result
     bind(channel, UNROUTABLE, UNROUTABLE, "", FieldTable::default()).await
 }
 
-/// What stands in a queue now.
+/// The number of messages and consumers of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depth {
     /// The queue.
     pub queue: String,
     /// Messages that are ready; each is an array of up to 64 events.
     pub messages: u32,
-    /// Who consumes.
+    /// Consumers subscribed now.
     pub consumers: u32,
 }
 
@@ -141,13 +141,13 @@ pub async fn depths(channel: &Channel, partitions: Partitions) -> lapin::Result<
     Ok(depths)
 }
 
-/// What another partitioning has left: the whole queue where it is split now (it is always there), and the partitions
-/// beyond those of now, up to the first that is not there. Such a queue may still hold events, or get some from the retry
-/// ladder.
+/// The queues that another partitioning has left behind: the whole queue where it is split now (it is always declared),
+/// and the partitions beyond the present count, up to the first that does not exist. Such a queue may still hold
+/// events, or receive some from the retry ladder.
 ///
 /// # Errors
 /// Where the connection ends.
-pub async fn leftovers(
+pub async fn orphaned_queues(
     connection: &Connection,
     queue: Queue,
     partitions: Partitions,
@@ -159,9 +159,9 @@ pub async fn leftovers(
     let beyond = if partitions.splits(queue) { partitions.count(queue) } else { 0 };
     let whole = partitions.splits(queue).then_some(WorkQueue::whole(queue));
     let channel = connection.create_channel().await?;
-    for left in whole.into_iter().chain((beyond..Partitions::MAX).map(|number| WorkQueue::partition(queue, number))) {
-        match depth(&channel, left.to_string()).await {
-            Ok(depth) => found.push((left, depth)),
+    for orphan in whole.into_iter().chain((beyond..Partitions::MAX).map(|number| WorkQueue::partition(queue, number))) {
+        match depth(&channel, orphan.to_string()).await {
+            Ok(depth) => found.push((orphan, depth)),
             // The refusal has closed the channel.
             Err(error) if is_not_found(&error) => return Ok(found),
             Err(error) => return Err(error),

@@ -1,4 +1,5 @@
-//! `registration.cancel.v1`: a registration is given up before its confirmation; a freed seat goes to the waitlist's head.
+//! `registration.cancel.v1`: a registration is cancelled before its confirmation; a freed seat goes to the head of the
+//! waitlist.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,12 +12,12 @@ use crate::{
     validation::Checks,
 };
 
-/// Cancels a registration: the student's own, or any for an admin (the event's principal says who asks).
+/// Cancels a registration: the student's own, or any for an admin (the event's principal is the requester).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelRegistration {
     /// The registration.
     pub registration_id: Uuid,
-    /// Why; at most 500 characters.
+    /// The reason; at most 500 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `registration.confirm.v1`: the mailed link was opened, so the visitor's provisional hold becomes a real one.
+//! `registration.confirm.v1`: the visitor opened the mailed link, so the provisional hold becomes a real one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,12 +10,12 @@ use crate::{
     command::{Command, Queue},
 };
 
-/// Confirms a visitor's registration by mail.
+/// Confirms a visitor's registration by the mailed link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfirmRegistration {
     /// The registration that the link was mailed for.
     pub registration_id: Uuid,
-    /// Whose mailbox it was.
+    /// The student whose mailbox the link was sent to.
     pub student_id: Uuid,
 }
 

@@ -1,4 +1,5 @@
-//! `notification.create.v1`: a line in a user's inbox in the application. A leaf: its own unique key is its inbox.
+//! `notification.create.v1`: a notification in the application. Self-deduplicating: the unique key of its table takes
+//! the place of a row in `operations`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,10 +12,10 @@ use crate::{
     validation::Checks,
 };
 
-/// Tells a user, or every active user of a role, something, once a dedupe key.
+/// Notifies a user, or every active user of a role, once per dedupe key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CreateNotification {
-    /// Who is told.
+    /// The recipient.
     pub to: NotificationTarget,
     /// A stable word for the client's icon and link: `payment_approved`, …
     #[serde(rename = "type")]
@@ -23,20 +24,20 @@ pub struct CreateNotification {
     pub title: String,
     /// At most 2,000 characters.
     pub body: String,
-    /// What the client needs to link to the thing.
+    /// Data that the client needs to link to the subject.
     #[serde(default)]
     pub data: RawJson,
-    /// Once a user and key, whatever is delivered how often.
+    /// Deduplication key: a user gets one notification per key, however often this is delivered.
     pub dedupe_key: String,
 }
 
-/// Who is told.
+/// The recipient of a notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NotificationTarget {
     /// One user.
     User(Uuid),
-    /// Every active user of a role: how accountants hear of a suspicious reference.
+    /// Every active user of a role; for example accountants, of a suspicious reference.
     Role(Role),
 }
 
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn staff_is_told_by_role_and_students_one_by_one() {
+    fn staff_is_notified_by_role_and_students_one_by_one() {
         let to = |role| CreateNotification { to: NotificationTarget::Role(role), ..CreateNotification::example() };
         assert_eq!(to(Role::Accountant).validate(), Ok(()));
         let errors = to(Role::Student).validate().expect_err("all students at once");

@@ -1,4 +1,5 @@
-//! `payment.decide.v1`: an accountant approves or rejects a payment. Two at once: one wins, the other is told.
+//! `payment.decide.v1`: an accountant approves or rejects a payment. Of two at once the first wins, the other
+//! is rejected as already decided.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,22 +17,22 @@ use crate::{
 pub struct DecidePayment {
     /// The payment.
     pub payment_id: Uuid,
-    /// The verdict.
+    /// The decision.
     pub decision: PaymentDecision,
-    /// For the file; at most 1,000 characters.
+    /// An internal note; at most 1,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// What the accountant decided.
+/// An accountant's decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum PaymentDecision {
     /// The money has arrived.
     Approve,
-    /// It has not, or not as claimed.
+    /// The money has not arrived, or not as claimed.
     Reject {
-        /// A word for the reason, told to the student: `not_received`, `wrong_amount`, …; at most 50 characters.
+        /// A code for the reason, shown to the student: `not_received`, `wrong_amount`, …; at most 50 characters.
         code: String,
     },
 }
@@ -40,9 +41,9 @@ impl Command for DecidePayment {
     const KIND: &'static str = "payment.decide.v1";
     const QUEUE: Queue = Queue::Payments;
 
-    /// The payment: of two verdicts the first wins. They need no order among the student's own events: only a payment that
-    /// is committed can be named, so it is in no queue any more, and a hold that a rejection renews has another end than
-    /// the one that an [`ExpireHold`](super::ExpireHold) under way means.
+    /// The payment: of two decisions the first wins. They need no order relative to the student's own events: only a
+    /// committed payment can be decided, so it is in no queue any more, and a hold that a rejection renews has another
+    /// end than the one in an [`ExpireHold`](super::ExpireHold) that is still queued.
     fn partition_key(&self) -> String {
         self.payment_id.to_string()
     }

@@ -1,5 +1,5 @@
-//! `registration.expire_hold.v1`: the clock gives up a seat that was held long enough. It travels in `payments`, behind
-//! every payment that was accepted before the hold's end; where that queue is split, in the partition of the same student.
+//! `registration.expire_hold.v1`: the clock frees a seat whose hold has ended. It is queued in `payments`, behind every
+//! payment that was accepted before the hold's end; where that queue is split, in the partition of the same student.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -12,14 +12,15 @@ use crate::{
     command::{Command, Queue},
 };
 
-/// Expires one hold, unless it was renewed, paid or given up since.
+/// Expires one hold, unless it was renewed, paid or cancelled since.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExpireHold {
     /// The registration.
     pub registration_id: Uuid,
-    /// The end of the hold that is meant; a renewed hold has another and stays.
+    /// The end of the hold to expire; a hold that was renewed has another end and is kept.
     pub hold_expires_at: DateTime<Utc>,
-    /// Whose seat it is. Absent only in events from before queues could be split; those stand in the whole queue.
+    /// The student who holds the seat. Absent only in events from before queues could be split, which are in the whole
+    /// queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student_id: Option<Uuid>,
 }
@@ -28,7 +29,7 @@ impl Command for ExpireHold {
     const KIND: &'static str = "registration.expire_hold.v1";
     const QUEUE: Queue = Queue::Payments;
 
-    /// The student, as of the payments that it must not overtake.
+    /// The student: the same key as that of the payments that it must not overtake.
     fn partition_key(&self) -> String {
         self.student_id.unwrap_or(self.registration_id).to_string()
     }

@@ -1,4 +1,4 @@
-//! `invoice.issue.v1`: an approved payment gets its invoice, with the next number of its series and no gap.
+//! `invoice.issue.v1`: an approved payment gets its invoice, with the next number of its series, without gaps.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

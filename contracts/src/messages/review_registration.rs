@@ -1,4 +1,4 @@
-//! `registration.review.v1`: an admin lets an applicant in, or not, where the batch asks for a review.
+//! `registration.review.v1`: an admin admits an applicant, or not, where the course batch requires a review.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,19 +16,19 @@ use crate::{
 pub struct ReviewRegistration {
     /// The registration.
     pub registration_id: Uuid,
-    /// The verdict.
+    /// The decision.
     pub decision: RegistrationDecision,
 }
 
-/// What the admin decided.
+/// An admin's decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum RegistrationDecision {
-    /// Seat or waitlist, as if registered now.
+    /// Admitted: gets a seat or a waitlist position, as if registered now.
     Approve,
     /// Not admitted.
     Reject {
-        /// Told to the applicant; at most 500 characters.
+        /// The reason, shown to the applicant; at most 500 characters.
         reason: String,
     },
 }

@@ -1,4 +1,5 @@
-//! `email.send.v1`: one mail to one address. A leaf: `email_logs.dedupe_key` is its inbox.
+//! `email.send.v1`: one mail to one address. Self-deduplicating: `email_logs.dedupe_key` takes the place of a row in
+//! `operations`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,25 +9,26 @@ use super::example_id;
 use crate::{
     FieldError, RawJson,
     command::{Command, Queue},
+    named_enum::named_enum,
     validation::Checks,
 };
 
-/// Sends a mail, once a dedupe key.
+/// Sends a mail, once per dedupe key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SendEmail {
-    /// The address.
+    /// The recipient's address.
     pub to_email: String,
-    /// The name beside it.
+    /// The recipient's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_name: Option<String>,
-    /// The account, where there is one; its preferences and language hold.
+    /// The recipient's account, where there is one; its preferences and language apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<Uuid>,
-    /// What to say.
+    /// The mail's template.
     pub template: EmailTemplate,
-    /// BCP 47; falls back to `en`.
+    /// Language tag (BCP 47); falls back to `en`.
     pub locale: String,
-    /// What the template fills in.
+    /// Values for the template.
     #[serde(default)]
     pub context: RawJson,
     /// `user_tokens.id`, where the mail carries a link that signs in, verifies or resets. The secret part is computed
@@ -36,89 +38,48 @@ pub struct SendEmail {
     /// A file to attach: `files.id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment_file_id: Option<Uuid>,
-    /// Once a key, whatever is delivered how often.
+    /// Deduplication key: one mail per key, however often this is delivered.
     pub dedupe_key: String,
 }
 
-/// Every mail that the platform writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EmailTemplate {
-    /// The seat is held: what to pay, until when, where to. With the magic link for a visitor.
-    SeatHeld,
-    /// On the waitlist, with the position. With the magic link for a visitor.
-    Waitlisted,
-    /// The registration awaits a review. With the magic link for a visitor.
-    RegistrationReceived,
-    /// The registration was turned down: full, or not admitted.
-    RegistrationRejected,
-    /// A seat became free for the head of the waitlist.
-    SeatOffered,
-    /// The hold ends soon.
-    HoldExpiresSoon,
-    /// The hold has ended.
-    HoldExpired,
-    /// The registration was cancelled.
-    RegistrationCancelled,
-    /// The payment is with the accountants.
-    PaymentReceived,
-    /// The payment was approved; the invoice is attached.
-    PaymentApproved,
-    /// The payment was rejected: why, and where to submit again.
-    PaymentRejected,
-    /// The seat is the student's.
-    EnrollmentConfirmed,
-    /// A link to sign in.
-    MagicLink,
-    /// A link to set a new password.
-    PasswordReset,
-    /// Someone signed in from a new place.
-    NewSignIn,
-    /// To the accountants: a reference was claimed twice.
-    DuplicateReference,
-}
-
-impl EmailTemplate {
-    /// Every template, for the test that renders them all.
-    pub const ALL: [EmailTemplate; 16] = [
-        EmailTemplate::SeatHeld,
-        EmailTemplate::Waitlisted,
-        EmailTemplate::RegistrationReceived,
-        EmailTemplate::RegistrationRejected,
-        EmailTemplate::SeatOffered,
-        EmailTemplate::HoldExpiresSoon,
-        EmailTemplate::HoldExpired,
-        EmailTemplate::RegistrationCancelled,
-        EmailTemplate::PaymentReceived,
-        EmailTemplate::PaymentApproved,
-        EmailTemplate::PaymentRejected,
-        EmailTemplate::EnrollmentConfirmed,
-        EmailTemplate::MagicLink,
-        EmailTemplate::PasswordReset,
-        EmailTemplate::NewSignIn,
-        EmailTemplate::DuplicateReference,
-    ];
-
-    /// The template's file name and its value in `email_logs.template`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            EmailTemplate::SeatHeld => "seat_held",
-            EmailTemplate::Waitlisted => "waitlisted",
-            EmailTemplate::RegistrationReceived => "registration_received",
-            EmailTemplate::RegistrationRejected => "registration_rejected",
-            EmailTemplate::SeatOffered => "seat_offered",
-            EmailTemplate::HoldExpiresSoon => "hold_expires_soon",
-            EmailTemplate::HoldExpired => "hold_expired",
-            EmailTemplate::RegistrationCancelled => "registration_cancelled",
-            EmailTemplate::PaymentReceived => "payment_received",
-            EmailTemplate::PaymentApproved => "payment_approved",
-            EmailTemplate::PaymentRejected => "payment_rejected",
-            EmailTemplate::EnrollmentConfirmed => "enrollment_confirmed",
-            EmailTemplate::MagicLink => "magic_link",
-            EmailTemplate::PasswordReset => "password_reset",
-            EmailTemplate::NewSignIn => "new_sign_in",
-            EmailTemplate::DuplicateReference => "duplicate_reference",
-        }
+named_enum! {
+    /// Every mail that the platform sends. The name is that of the template's files and the value of
+    /// `email_logs.template`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum EmailTemplate {
+        /// The seat is held: amount, deadline and account to pay to. With the magic link for a visitor.
+        SeatHeld = "seat_held",
+        /// A place on the waitlist, with its position. With the magic link for a visitor.
+        Waitlisted = "waitlisted",
+        /// The registration awaits a review. With the magic link for a visitor.
+        RegistrationReceived = "registration_received",
+        /// The registration was rejected: full, or not admitted.
+        RegistrationRejected = "registration_rejected",
+        /// A seat became free for the head of the waitlist.
+        SeatOffered = "seat_offered",
+        /// The hold ends soon.
+        HoldExpiresSoon = "hold_expires_soon",
+        /// The hold has ended.
+        HoldExpired = "hold_expired",
+        /// The registration was cancelled.
+        RegistrationCancelled = "registration_cancelled",
+        /// The payment awaits a decision of the accountants.
+        PaymentReceived = "payment_received",
+        /// The payment was approved; the invoice is attached.
+        PaymentApproved = "payment_approved",
+        /// The payment was rejected: the reason, and how to submit again.
+        PaymentRejected = "payment_rejected",
+        /// The registration is confirmed and the student enrolled.
+        EnrollmentConfirmed = "enrollment_confirmed",
+        /// A link to sign in.
+        MagicLink = "magic_link",
+        /// A link to set a new password.
+        PasswordReset = "password_reset",
+        /// Someone signed in from a new place.
+        NewSignIn = "new_sign_in",
+        /// To the accountants: a payment reference was used twice.
+        DuplicateReference = "duplicate_reference",
     }
 }
 

@@ -1,4 +1,4 @@
-//! `payment.submit.v1`: a student says that money was sent, with the bank's reference.
+//! `payment.submit.v1`: a student reports a payment, with the bank's reference.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -10,66 +10,56 @@ use super::{example_id, example_time};
 use crate::{
     FieldError,
     command::{Command, Queue},
+    named_enum::named_enum,
     validation::{Checks, normalise_reference},
 };
 
 /// Reports a payment for a registration. The amount is gross.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubmitPayment {
-    /// What is paid for.
+    /// The registration that is paid for.
     pub registration_id: Uuid,
-    /// Who pays: the signed-in student.
+    /// The payer: the signed-in student.
     pub student_id: Uuid,
-    /// How it was paid.
+    /// The method of payment.
     pub method: PaymentMethod,
     /// The bank's or gateway's reference, as typed; 4 to 64 characters, of which at least 4 letters or digits.
     pub transaction_id: String,
-    /// Gross, a decimal in a string, at most two decimals.
+    /// Gross amount, a decimal in a string, at most two decimals.
     pub amount: Decimal,
-    /// ISO 4217.
+    /// Currency code (ISO 4217).
     pub currency: String,
-    /// When it was paid, if known.
+    /// Time of the payment, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<DateTime<Utc>>,
-    /// Whose account it came from, where not the student's own.
+    /// Holder of the account it was paid from, where not the student.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer_name: Option<String>,
-    /// An uploaded proof.
+    /// An uploaded proof: `files.id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_file_id: Option<Uuid>,
 }
 
-/// How a payment was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PaymentMethod {
-    /// A bank transfer.
-    BankTransfer,
-    /// UPI.
-    Upi,
-    /// A card, through a terminal or a gateway.
-    Card,
-    /// Cash at the counter, against a receipt number.
-    Cash,
-    /// A cheque or demand draft.
-    Cheque,
-}
-
-impl PaymentMethod {
-    /// As stored in `payments.method`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            PaymentMethod::BankTransfer => "bank_transfer",
-            PaymentMethod::Upi => "upi",
-            PaymentMethod::Card => "card",
-            PaymentMethod::Cash => "cash",
-            PaymentMethod::Cheque => "cheque",
-        }
+named_enum! {
+    /// The method of a payment. The name is the value of `payments.method`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum PaymentMethod {
+        /// A bank transfer.
+        BankTransfer = "bank_transfer",
+        /// UPI.
+        Upi = "upi",
+        /// A card, through a terminal or a gateway.
+        Card = "card",
+        /// Cash at the counter, against a receipt number.
+        Cash = "cash",
+        /// A cheque or demand draft.
+        Cheque = "cheque",
     }
 }
 
 impl SubmitPayment {
-    /// The reference under which the payment is recognised, however it was typed.
+    /// The normalised reference, the same however it was typed; payments are recognised by it.
     pub fn transaction_ref(&self) -> String {
         normalise_reference(&self.transaction_id)
     }
@@ -79,7 +69,8 @@ impl Command for SubmitPayment {
     const KIND: &'static str = "payment.submit.v1";
     const QUEUE: Queue = Queue::Payments;
 
-    /// The student: what one sends is settled in the order sent, and before the end of a hold that it beat.
+    /// The student: a student's payments are settled in the order sent, and before an expiry of the hold that was due
+    /// later.
     fn partition_key(&self) -> String {
         self.student_id.to_string()
     }

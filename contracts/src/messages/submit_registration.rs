@@ -1,4 +1,4 @@
-//! `registration.submit.v1`: a student, or a visitor, asks for a seat in a batch.
+//! `registration.submit.v1`: a student, or a visitor, asks for a seat in a course batch.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,19 +11,19 @@ use crate::{
     validation::{Checks, normalise_email},
 };
 
-/// Asks for a seat in a batch.
+/// Asks for a seat in a course batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubmitRegistration {
-    /// The batch.
+    /// The course batch.
     pub batch_id: Uuid,
-    /// Who wants the seat.
+    /// The person who wants the seat.
     pub registrant: Registrant,
-    /// Answers to the batch's own questions; at most 50, each at most 2,000 characters.
+    /// Answers to the course batch's own questions; at most 50, each at most 2,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<std::collections::BTreeMap<String, String>>,
 }
 
-/// Who wants the seat.
+/// The person who wants the seat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Registrant {

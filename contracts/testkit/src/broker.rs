@@ -1,5 +1,5 @@
-//! A vhost a test, made and thrown away through the management API; messages put and taken over AMQP, whose counts are
-//! exact while the management API's may be five seconds old.
+//! A vhost per test, created and deleted through the management API. Messages are published and taken over AMQP, whose
+//! counts are exact, while those of the management API may be five seconds old.
 
 use bytes::Bytes;
 use contracts::envelope::CONTENT_TYPE;
@@ -18,12 +18,12 @@ use url::Url;
 
 use crate::environment;
 
-/// A few: each is one channel's.
+/// Refused channels that are tolerated in a row: each refusal belongs to one closed channel.
 const REFUSALS_MAX: usize = 3;
 /// Persistent, in AMQP's numbering.
 const PERSISTENT: u8 = 2;
 
-/// One vhost.
+/// A test's vhost.
 #[derive(Debug)]
 pub(crate) struct Vhost {
     pub(crate) name: String,
@@ -32,7 +32,7 @@ pub(crate) struct Vhost {
     http: reqwest::Client,
 }
 
-/// What the management API says of a queue; numbers lag, names do not.
+/// The management API's view of a queue; its numbers lag, its names do not.
 #[derive(Debug, Deserialize)]
 pub(crate) struct QueueInfo {
     pub(crate) name: String,
@@ -50,7 +50,7 @@ pub(crate) struct Counts {
 }
 
 impl Vhost {
-    /// Makes it, and gives our user every right in it.
+    /// Creates it, and gives our user every permission in it.
     pub(crate) async fn create(name: &str) -> Self {
         let amqp_url = environment::with_path(&environment::url("AMQP_URL"), name);
         let vhost = Self {
@@ -61,19 +61,19 @@ impl Vhost {
         };
         vhost.put(&format!("/api/vhosts/{name}"), &json!({})).await;
         let user = vhost.amqp_url.username().to_owned();
-        let rights = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        vhost.put(&format!("/api/permissions/{name}/{user}"), &rights).await;
+        let permissions = json!({ "configure": ".*", "write": ".*", "read": ".*" });
+        vhost.put(&format!("/api/permissions/{name}/{user}"), &permissions).await;
         vhost
     }
 
-    /// Throws it away with all that is in it.
+    /// Deletes it with everything in it.
     pub(crate) async fn discard(name: &str) -> Result<(), reqwest::Error> {
         let url = environment::with_path(&environment::url("AMQP_MANAGEMENT_URL"), &format!("/api/vhosts/{name}"));
         let answer = reqwest::Client::new().delete(url).send().await?;
         if answer.status() == reqwest::StatusCode::NOT_FOUND { Ok(()) } else { answer.error_for_status().map(|_| ()) }
     }
 
-    /// Every queue that is there.
+    /// Every queue of the vhost.
     pub(crate) async fn queues(&self) -> Vec<QueueInfo> {
         let mut url = environment::with_path(&self.management, &format!("/api/queues/{}", self.name));
         url.set_query(Some("columns=name,messages,exclusive"));
@@ -100,7 +100,7 @@ impl Vhost {
         close(&channel).await;
     }
 
-    /// Deletes a queue under its consumers and puts a classic one in its place, which nobody of ours can redeclare.
+    /// Deletes a queue under its consumers and declares a classic one instead, which our programs cannot redeclare.
     pub(crate) async fn replace_with_classic(connection: &Connection, queue: &str) {
         let channel = channel(connection).await;
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("the queue is ours to delete");
@@ -109,9 +109,9 @@ impl Vhost {
         close(&channel).await;
     }
 
-    /// Exact counts; `None` where there is no such queue, or it is somebody's own.
+    /// Exact counts; `None` where there is no such queue, or it is exclusive to another connection.
     pub(crate) async fn counts(connection: &Connection, queue: &str) -> Option<Counts> {
-        // A refused declaration closes the channel: one each.
+        // A refused declaration closes the channel, so each has its own.
         let channel = channel(connection).await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
@@ -134,7 +134,7 @@ impl Vhost {
         close(&channel).await;
     }
 
-    /// Takes one message, for good.
+    /// Takes and acks one message.
     pub(crate) async fn get(connection: &Connection, queue: &str) -> Option<Bytes> {
         let channel = channel(connection).await;
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
@@ -145,8 +145,8 @@ impl Vhost {
         Some(body)
     }
 
-    /// Takes everything that is ready, for good, in its order. A single active consumer's queue cannot be got from one by
-    /// one.
+    /// Takes and acks every ready message, in order, through a consumer: the queue of a single active consumer does not
+    /// allow `basic.get`.
     pub(crate) async fn take_all(connection: &Connection, queue: &str) -> Vec<Bytes> {
         let Some(counts) = Self::counts(connection, queue).await else {
             return Vec::new();
@@ -166,7 +166,7 @@ impl Vhost {
         bodies
     }
 
-    /// Empties a queue.
+    /// Deletes every ready message of a queue.
     pub(crate) async fn purge(connection: &Connection, queue: &str) {
         let channel = channel(connection).await;
         let purged = channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await;
@@ -178,12 +178,12 @@ impl Vhost {
         let url = environment::with_path(&self.management, path);
         let answer = self.http.put(url).json(body).send().await;
         let answer = answer.unwrap_or_else(|error| panic!("RabbitMQ's management API does not answer: {error}"));
-        answer.error_for_status().unwrap_or_else(|error| panic!("RabbitMQ refused to make the vhost: {error}"));
+        answer.error_for_status().unwrap_or_else(|error| panic!("RabbitMQ refused to create the vhost: {error}"));
     }
 }
 
 async fn channel(connection: &Connection) -> Channel {
-    // lapin can hand the refusal that closed a channel to the next one of its number: such a channel is asked for again.
+    // lapin can pass the refusal that closed a channel to the next one of its number: such a channel is opened again.
     for _ in 0..REFUSALS_MAX {
         if let Ok(channel) = connection.create_channel().await {
             return channel;

@@ -1,5 +1,5 @@
-//! A database a test, cloned from a template that has the migrations applied. The template's name bears a hash of the
-//! migrations; it is made once, under an advisory lock, by whichever test of whichever process comes first.
+//! A database per test, cloned from a template that has the migrations applied. The template's name contains a hash of
+//! the migrations; the first test of any process creates it, under an advisory lock.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::environment;
 
 const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
 const TEMPLATE_PREFIX: &str = "registrar_template_";
-/// Held while the template is looked for and made, by all test processes of one server.
+/// Advisory lock held while the template is looked up and created, by all test processes of one server.
 const TEMPLATE_LOCK: i64 = 0x7265_6769_7374_7261;
 
 /// Clones the template.
@@ -31,7 +31,7 @@ pub(crate) async fn create(name: &str) {
     admin.close().await.ok();
 }
 
-/// Throws a test's database away, whoever is connected to it.
+/// Drops a test's database, also while there are connections to it.
 pub(crate) async fn discard(name: &str) -> Result<(), sqlx::Error> {
     let mut admin = PgConnection::connect(environment::url("DATABASE_URL").as_str()).await?;
     execute(&mut admin, format!(r#"DROP DATABASE IF EXISTS "{name}" WITH (FORCE)"#)).await?;
@@ -43,10 +43,11 @@ fn template_name(migrator: &Migrator) -> String {
     format!("{TEMPLATE_PREFIX}{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, &checksums).simple())
 }
 
-/// Under a temporary name first: a template that exists is complete, also after a kill in the middle.
+/// Creates the template under a temporary name first: a template that exists is complete, even if a test process was
+/// killed meanwhile.
 async fn make_template(admin: &mut PgConnection, owner: &Url, migrator: &Migrator, template: &str) {
     for stale in names_like(admin, TEMPLATE_PREFIX).await {
-        // In use by a test process of another checkout's migrations: left to the next one.
+        // Fails while a test process with other migrations uses it; the next one drops it.
         execute(admin, format!(r#"DROP DATABASE IF EXISTS "{stale}""#)).await.ok();
     }
     let building = format!("{template}_new");
@@ -67,8 +68,8 @@ async fn lock(admin: &mut PgConnection) {
 
 async fn connect(url: &Url) -> PgConnection {
     PgConnection::connect(url.as_str()).await.unwrap_or_else(|error| {
-        let place = format!("{}:{}{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432), url.path());
-        panic!("Postgres at {place} cannot be reached ({error}): are the services up?")
+        let address = format!("{}:{}{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432), url.path());
+        panic!("Postgres at {address} cannot be reached ({error}): are the services up?")
     })
 }
 
@@ -84,7 +85,7 @@ async fn names_like(admin: &mut PgConnection, prefix: &str) -> Vec<String> {
         .expect("anybody may read pg_database")
 }
 
-/// For statements that take no parameters; every name in them is made here, of letters, digits and underscores.
+/// Executes a statement without parameters; names in it are created here, of letters, digits and underscores.
 async fn execute(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
 }

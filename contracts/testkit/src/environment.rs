@@ -3,10 +3,10 @@
 
 use url::Url;
 
-/// One setting.
+/// A setting.
 ///
 /// # Panics
-/// Where it is missing, with what to do about it.
+/// Where it is missing, with instructions.
 pub fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run `make test`, or eval \"$(deploy/local/env)\" first (with the services up)")

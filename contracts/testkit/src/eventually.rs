@@ -6,12 +6,12 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 200;
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a polled closure answers: `bool`, or `Option` of what is awaited.
+/// The result of a polled closure: `bool`, or `Option` of the awaited value.
 pub trait Condition {
-    /// What `eventually` hands back.
+    /// The value that `eventually` returns.
     type Value;
 
-    /// The value, once it is there.
+    /// The value, once the condition is met.
     fn met(self) -> Option<Self::Value>;
 }
 
@@ -31,21 +31,21 @@ impl<T> Condition for Option<T> {
     }
 }
 
-/// Asks until the condition is met, at growing intervals of 5 to 200 ms.
+/// Polls until the condition is met, at growing intervals of 5 to 200 ms.
 ///
 /// # Panics
 /// Where it is not met within the limit, naming what was awaited.
-pub async fn eventually<C, F, Fut>(awaited: &str, limit: Duration, ask: F) -> C::Value
+pub async fn eventually<C, F, Fut>(awaited: &str, limit: Duration, poll: F) -> C::Value
 where
     C: Condition,
     F: FnMut() -> Fut,
     Fut: Future<Output = C>,
 {
-    within(limit, ask).await.unwrap_or_else(|| panic!("not within {limit:?}: {awaited}"))
+    within(limit, poll).await.unwrap_or_else(|| panic!("not within {limit:?}: {awaited}"))
 }
 
-/// The same, leaving it to the caller what to say.
-pub(crate) async fn within<C, F, Fut>(limit: Duration, mut ask: F) -> Option<C::Value>
+/// As [`eventually`], but returns `None` where the condition is not met within the limit.
+pub(crate) async fn within<C, F, Fut>(limit: Duration, mut poll: F) -> Option<C::Value>
 where
     C: Condition,
     F: FnMut() -> Fut,
@@ -54,9 +54,9 @@ where
     let deadline = Instant::now() + limit;
     let mut pause_ms = POLL_MS_MIN;
     while Instant::now() < deadline {
-        // An answer that hangs is no answer; one that is late still counts.
-        let answer = tokio::time::timeout_at((deadline + GRACE).into(), ask()).await;
-        if let Some(value) = answer.ok().and_then(Condition::met) {
+        // A poll that hangs does not count; one that is at most the grace late does.
+        let polled = tokio::time::timeout_at((deadline + GRACE).into(), poll()).await;
+        if let Some(value) = polled.ok().and_then(Condition::met) {
             return Some(value);
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;

@@ -1,5 +1,5 @@
-//! Rows that tests start from, put straight into the database as its owner, keeping every invariant that the platform
-//! keeps (counters of a batch, statuses, amounts). Set-based: thousands are one statement.
+//! Rows that tests start from, inserted directly as the database's owner, with every invariant that the platform keeps
+//! (counters of a course batch, statuses, amounts). Set-based: thousands of rows are one statement.
 
 use chrono::{DateTime, Duration, Utc};
 use contracts::{Role, ids::new_id, validation::normalise_reference};
@@ -7,9 +7,9 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// The password of every user made here.
+/// The password of every user created here.
 pub const PASSWORD: &str = "correct horse battery staple";
-/// The cheapest that bcrypt allows: tests sign in often.
+/// The lowest that bcrypt allows: tests sign in often.
 const BCRYPT_COST: u32 = 4;
 
 /// A user who can sign in with [`PASSWORD`].
@@ -17,57 +17,58 @@ const BCRYPT_COST: u32 = 4;
 pub struct User {
     /// `users.id`.
     pub id: Uuid,
-    /// Their address.
+    /// `users.email`.
     pub email: String,
-    /// Their role.
+    /// `users.role`.
     pub role: Role,
 }
 
-/// A batch of a course of its own: ten seats, no waitlist, open, 10,000.00 INR and 18 % tax, so 11,800.00 due.
+/// A course batch to be inserted, with a course of its own. The default: ten seats, no waitlist, open, 10,000.00 INR and
+/// 18 % tax, so 11,800.00 due.
 #[derive(Clone, Debug)]
-pub struct NewBatch {
+pub struct NewCourseBatch {
     /// Seats.
     pub capacity: i32,
-    /// Places behind them.
+    /// Waitlist places.
     pub waitlist_capacity: i32,
-    /// Net, in INR.
+    /// Net fee, in INR.
     pub fee: Decimal,
     /// Per cent.
     pub tax_rate: Decimal,
-    /// Gross: confirmed once this much is paid; absent: once all is.
+    /// Gross amount that confirms a registration; absent: the whole amount due.
     pub deposit: Option<Decimal>,
-    /// Whether an admin looks first.
+    /// True if an admin reviews registrations first.
     pub requires_review: bool,
     /// `open`, `closed`, `draft`, …
     pub status: &'static str,
-    /// The window for registrations.
+    /// Start of the registration window.
     pub opens_at: DateTime<Utc>,
-    /// Its end.
+    /// End of the registration window.
     pub closes_at: DateTime<Utc>,
-    /// The life of a visitor's provisional hold.
+    /// Duration of a visitor's provisional hold, minutes.
     pub confirm_minutes: i32,
-    /// The life of a hold.
+    /// Duration of a hold, minutes.
     pub hold_minutes: i32,
 }
 
-/// A batch that is there.
+/// A course batch in the database.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct CourseBatch {
     /// `batches.id`.
     pub id: Uuid,
     /// `courses.id`.
     pub course_id: Uuid,
-    /// Net.
+    /// Net fee.
     pub fee: Decimal,
     /// Per cent.
     pub tax_rate: Decimal,
-    /// What a registration owes in all.
+    /// Gross amount that a registration owes.
     pub amount_due: Decimal,
-    /// ISO 4217.
+    /// Currency code (ISO 4217).
     pub currency: &'static str,
 }
 
-impl Default for NewBatch {
+impl Default for NewCourseBatch {
     fn default() -> Self {
         Self {
             capacity: 10,
@@ -85,20 +86,20 @@ impl Default for NewBatch {
     }
 }
 
-impl NewBatch {
-    /// With so many seats.
+impl NewCourseBatch {
+    /// The default with this many seats.
     pub fn of(capacity: i32) -> Self {
         Self { capacity, ..Self::default() }
     }
 
-    /// And so many places behind them.
+    /// Sets the number of waitlist places.
     #[must_use]
     pub fn waitlist(self, waitlist_capacity: i32) -> Self {
         Self { waitlist_capacity, ..self }
     }
 
-    /// Inserts it with a course of its own, created by an admin of its own.
-    pub async fn insert(self, db: &PgPool) -> Batch {
+    /// Inserts it with a course of its own, whose creator is a new admin.
+    pub async fn insert(self, db: &PgPool) -> CourseBatch {
         let course_id = course(db, self.fee, self.tax_rate).await;
         let id = new_id();
         let start = (self.closes_at + Duration::days(7)).date_naive();
@@ -124,13 +125,20 @@ impl NewBatch {
         )
         .execute(db)
         .await
-        .expect("the batch keeps the table's checks");
+        .expect("the course batch satisfies the table's checks");
         let tax = tax_of(self.fee, self.tax_rate);
-        Batch { id, course_id, fee: self.fee, tax_rate: self.tax_rate, amount_due: self.fee + tax, currency: "INR" }
+        CourseBatch {
+            id,
+            course_id,
+            fee: self.fee,
+            tax_rate: self.tax_rate,
+            amount_due: self.fee + tax,
+            currency: "INR",
+        }
     }
 }
 
-/// A published course, created by an admin of its own.
+/// Inserts a published course, whose creator is a new admin.
 pub async fn course(db: &PgPool, fee: Decimal, tax_rate: Decimal) -> Uuid {
     let id = new_id();
     let admin = user(db, &format!("admin.{}@example.org", code("c", id)), Role::Admin).await;
@@ -145,16 +153,16 @@ pub async fn course(db: &PgPool, fee: Decimal, tax_rate: Decimal) -> Uuid {
     )
     .execute(db)
     .await
-    .expect("the course keeps the table's checks");
+    .expect("the course satisfies the table's checks");
     id
 }
 
-/// An active user with a profile and the password [`PASSWORD`].
+/// Inserts an active user with a profile and the password [`PASSWORD`].
 pub async fn user(db: &PgPool, email: &str, role: Role) -> User {
     users(db, &[email.to_owned()], role).await.remove(0)
 }
 
-/// Active users with profiles and the password [`PASSWORD`], in the addresses' order.
+/// Inserts active users with profiles and the password [`PASSWORD`], in the order of the addresses.
 pub async fn users(db: &PgPool, emails: &[String], role: Role) -> Vec<User> {
     let ids: Vec<Uuid> = emails.iter().map(|_| new_id()).collect();
     let hash = bcrypt::hash(PASSWORD, BCRYPT_COST).expect("the password and the cost are within bcrypt's bounds");
@@ -178,19 +186,20 @@ pub async fn users(db: &PgPool, emails: &[String], role: Role) -> Vec<User> {
     ids.into_iter().zip(emails).map(|(id, email)| User { id, email: email.clone(), role }).collect()
 }
 
-/// So many students: `<prefix>0@…`, `<prefix>1@…`, in that order.
+/// Inserts this many students: `<prefix>0@…`, `<prefix>1@…`, in that order.
 pub async fn students(db: &PgPool, prefix: &str, count: usize) -> Vec<User> {
     let emails: Vec<String> = (0..count).map(|n| format!("{prefix}{n}@example.org")).collect();
     users(db, &emails, Role::Student).await
 }
 
-/// A registration of the student, in this status.
-pub async fn registration(db: &PgPool, batch: &Batch, student_id: Uuid, status: &str) -> Uuid {
-    registrations(db, batch, &[student_id], status).await.remove(0)
+/// Inserts a registration of the student, in this status.
+pub async fn registration(db: &PgPool, course_batch: &CourseBatch, student_id: Uuid, status: &str) -> Uuid {
+    registrations(db, course_batch, &[student_id], status).await.remove(0)
 }
 
-/// A registration each, in this status and the students' order; seats and waitlist are counted, the waitlist numbered.
-pub async fn registrations(db: &PgPool, batch: &Batch, student_ids: &[Uuid], status: &str) -> Vec<Uuid> {
+/// Inserts a registration per student, in this status and the order of the students, with the course batch's counters
+/// and waitlist numbers.
+pub async fn registrations(db: &PgPool, course_batch: &CourseBatch, student_ids: &[Uuid], status: &str) -> Vec<Uuid> {
     let ids: Vec<Uuid> = student_ids.iter().map(|_| new_id()).collect();
     sqlx::query!(
         "WITH batch AS (
@@ -212,26 +221,27 @@ pub async fn registrations(db: &PgPool, batch: &Batch, student_ids: &[Uuid], sta
            FROM batch, UNNEST($1::uuid[], $2::uuid[]) WITH ORDINALITY AS new (id, student_id, n)",
         &ids,
         student_ids,
-        batch.id,
+        course_batch.id,
         status,
-        batch.fee,
-        batch.tax_rate,
-        tax_of(batch.fee, batch.tax_rate),
-        batch.amount_due,
-        batch.currency
+        course_batch.fee,
+        course_batch.tax_rate,
+        tax_of(course_batch.fee, course_batch.tax_rate),
+        course_batch.amount_due,
+        course_batch.currency
     )
     .execute(db)
     .await
-    .expect("the batch has room and the students are not registered");
+    .expect("the course batch has room and the students are not registered");
     ids
 }
 
-/// A submitted payment of this amount, under this reference; the registration becomes `payment_submitted`.
+/// Inserts a submitted payment of this amount, under this reference; the registration becomes `payment_submitted`.
 pub async fn payment(db: &PgPool, registration_id: Uuid, reference: &str, amount: Decimal) -> Uuid {
     payments(db, &[(registration_id, reference.to_owned())], amount).await.remove(0)
 }
 
-/// A submitted payment each, in order; the registrations become `payment_submitted` where a seat is held.
+/// Inserts a submitted payment per registration, in order; a registration becomes `payment_submitted` where its seat is
+/// held.
 pub async fn payments(db: &PgPool, registrations: &[(Uuid, String)], amount: Decimal) -> Vec<Uuid> {
     let ids: Vec<Uuid> = registrations.iter().map(|_| new_id()).collect();
     let (registration_ids, typed): (Vec<Uuid>, Vec<String>) = registrations.iter().cloned().unzip();
@@ -265,7 +275,7 @@ fn tax_of(fee: Decimal, tax_rate: Decimal) -> Decimal {
     (fee * tax_rate / Decimal::ONE_HUNDRED).round_dp(2)
 }
 
-/// Codes must differ: of an id's random end.
+/// A unique code, from the random end of an id.
 fn code(prefix: &str, id: Uuid) -> String {
     format!("{prefix}{}", &id.simple().to_string()[20..])
 }

@@ -1,6 +1,6 @@
-//! What tests stand on: real Postgres, RabbitMQ and mail catcher, a database and a vhost a test, real processes, and a
-//! proxy that hurts connections. Everything here panics with a sentence rather than returning an error: a test that
-//! cannot be set up has failed.
+//! The test harness: real Postgres, RabbitMQ and mail catcher, a database and a vhost per test, real processes, and a
+//! proxy that disturbs connections. Everything here panics with an explanation rather than returning an error: a test
+//! that cannot be set up has failed.
 
 mod broker;
 mod database;
@@ -15,7 +15,7 @@ mod statements;
 
 pub use environment::setting;
 pub use eventually::{Condition, eventually};
-pub use mailbox::{Attachment, Mail, Mailbox};
+pub use mailbox::{Mailbox, ReceivedAttachment, ReceivedMail};
 pub use process::{Process, free_port};
 pub use proxy::Proxy;
 pub use sandbox::Sandbox;

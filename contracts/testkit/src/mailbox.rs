@@ -20,7 +20,7 @@ pub struct Mailbox {
 
 /// A received mail.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Mail {
+pub struct ReceivedMail {
     /// The catcher's own id.
     pub id: String,
     /// The subject, decoded.
@@ -32,24 +32,24 @@ pub struct Mail {
     /// The HTML part.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub html: String,
-    /// Files. Their bytes: [`Mailbox::attachment`].
+    /// Attached files; their bytes: [`Mailbox::attachment`].
     #[serde(default, deserialize_with = "list_or_nothing")]
-    pub attachments: Vec<Attachment>,
+    pub attachments: Vec<ReceivedAttachment>,
     #[serde(default)]
     headers: BTreeMap<String, Value>,
     #[serde(default)]
     to: Vec<Address>,
 }
 
-/// An attached file.
+/// A file attached to a received mail.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Attachment {
-    /// As the reader sees it.
+pub struct ReceivedAttachment {
+    /// The file name shown to the recipient.
     pub file_name: String,
     /// MIME type.
     pub content_type: String,
-    /// Bytes.
+    /// Size in bytes.
     #[serde(default)]
     pub length: u64,
     #[serde(default)]
@@ -61,8 +61,8 @@ struct Address {
     address: String,
 }
 
-impl Mail {
-    /// A header, whatever the case of its name.
+impl ReceivedMail {
+    /// A header, by its name in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| value.as_str())
     }
@@ -72,7 +72,7 @@ impl Mail {
         self.headers.keys().map(String::as_str).collect()
     }
 
-    /// The first link in the text part that contains this.
+    /// The first link, of the text part or else of the HTML part, that contains this.
     pub fn link(&self, containing: &str) -> Option<String> {
         let ends = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"');
         let words = self.text.split(ends).chain(self.html.split(ends));
@@ -87,26 +87,26 @@ impl Mailbox {
     /// The inbox of the running services.
     ///
     /// # Panics
-    /// Where the environment does not name it.
+    /// Where the environment does not configure it.
     pub fn new() -> Self {
         Self { base: environment::url("MAIL_URL"), http: reqwest::Client::new() }
     }
 
     /// All mails to an address, oldest first.
-    pub async fn mails_to(&self, address: &str) -> Vec<Mail> {
+    pub async fn mails_to(&self, address: &str) -> Vec<ReceivedMail> {
         let mut url = environment::with_path(&self.base, "/email");
         url.query_pairs_mut().append_pair("to.address", address);
         let answer = self.http.get(url).send().await.expect("the mail catcher answers: are the services up?");
-        let mails: Vec<Mail> = answer.json().await.expect("the mail catcher lists mails as JSON");
-        // A catcher that knows no filter lists them all.
+        let mails: Vec<ReceivedMail> = answer.json().await.expect("the mail catcher lists mails as JSON");
+        // A catcher without filters lists all mails.
         mails.into_iter().filter(|mail| mail.to.iter().any(|to| to.address.eq_ignore_ascii_case(address))).collect()
     }
 
     /// Waits at most 30 s for a mail to the address whose subject contains a text; the first one if there are several.
     ///
     /// # Panics
-    /// Where none comes.
-    pub async fn wait_for_mail(&self, address: &str, subject_contains: &str) -> Mail {
+    /// Where none arrives.
+    pub async fn wait_for_mail(&self, address: &str, subject_contains: &str) -> ReceivedMail {
         let awaited = format!("a mail to {address} with `{subject_contains}` in its subject");
         let look =
             || async { self.mails_to(address).await.into_iter().find(|mail| mail.subject.contains(subject_contains)) };
@@ -114,15 +114,15 @@ impl Mailbox {
     }
 
     /// The bytes of an attached file.
-    pub async fn attachment(&self, mail: &Mail, attachment: &Attachment) -> Bytes {
+    pub async fn attachment(&self, mail: &ReceivedMail, attachment: &ReceivedAttachment) -> Bytes {
         let name = attachment.generated_file_name.as_deref().unwrap_or(&attachment.file_name);
         let mut url = self.base.clone();
         url.path_segments_mut().expect("an http address has a path").extend(["email", &mail.id, "attachment", name]);
         self.get(url).await
     }
 
-    /// The mail as it came over SMTP.
-    pub async fn source(&self, mail: &Mail) -> Bytes {
+    /// The mail as received over SMTP.
+    pub async fn source(&self, mail: &ReceivedMail) -> Bytes {
         self.get(environment::with_path(&self.base, &format!("/email/{}/source", mail.id))).await
     }
 
@@ -139,12 +139,12 @@ impl Default for Mailbox {
     }
 }
 
-/// The catcher says `null` where a mail has no attachment.
-fn list_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Attachment>, D::Error> {
+/// Reads a list; the catcher sends `null` where a mail has no attachment.
+fn list_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ReceivedAttachment>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The catcher says `false` or `null` where a mail has no such part.
+/// Reads a text; the catcher sends `false` or `null` where a mail has no such part.
 fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_str().unwrap_or_default().to_owned())
 }

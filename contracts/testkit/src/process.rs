@@ -1,4 +1,4 @@
-//! Our own binaries as real processes, to be started, asked, killed and terminated as an operator's machine does it.
+//! Our own binaries as real processes: started, queried, killed and terminated as in production.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use crate::{eventually, eventually::within};
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const EXIT_LIMIT: Duration = Duration::from_secs(40);
 const LOG_LINES_SHOWN: usize = 40;
-/// Listeners live below the ephemeral range, where no outgoing connection can take their port.
+/// Ports for listeners, below the ephemeral range, where no outgoing connection can take them.
 const PORTS: std::ops::Range<u32> = 26_000..32_000;
 
 /// A running binary of ours. Killed when dropped.
@@ -57,7 +57,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has written so far.
+    /// Its output so far.
     pub fn output(&self) -> String {
         let bytes = std::fs::read(&self.log).expect("the log was created before the process");
         String::from_utf8_lossy(&bytes).into_owned()
@@ -66,7 +66,7 @@ impl Process {
     /// Waits until the address answers with success, at most 30 s.
     ///
     /// # Panics
-    /// Where it does not, or the process ends; with the end of its output.
+    /// Where it does not, or the process ends; with the last lines of its output.
     pub async fn wait_ready(&mut self, url: &str) {
         let http = reqwest::Client::new();
         let answers = within(READY_LIMIT, || {
@@ -75,7 +75,7 @@ impl Process {
             async move { ended || asked.await.is_ok_and(|answer| answer.status().is_success()) }
         });
         let answered = answers.await.is_some();
-        assert!(answered && !self.has_ended(), "{} is not ready at {url}; it said:\n{}", self.name, self.tail());
+        assert!(answered && !self.has_ended(), "{} is not ready at {url}; its output:\n{}", self.name, self.tail());
     }
 
     /// Waits until its output contains a text, at most 30 s.
@@ -83,23 +83,23 @@ impl Process {
     /// # Panics
     /// Where it does not.
     pub async fn wait_for_output(&self, text: &str) {
-        let said = within(READY_LIMIT, || async { self.output().contains(text) }).await;
-        assert!(said.is_some(), "{} did not say `{text}`; it said:\n{}", self.name, self.tail());
+        let written = within(READY_LIMIT, || async { self.output().contains(text) }).await;
+        assert!(written.is_some(), "{} did not write `{text}`; its output:\n{}", self.name, self.tail());
     }
 
-    /// SIGKILL: no destructor runs, no buffer is flushed.
+    /// Sends SIGKILL: no destructor runs, no buffer is flushed.
     pub fn kill9(&mut self) {
         self.child.kill().ok();
         self.child.wait().expect("our own child can be waited for");
     }
 
-    /// Sends a signal by its name: `TERM`, `STOP`, `CONT`, …
+    /// Sends a signal by name: `TERM`, `STOP`, `CONT`, …
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to {} (pid {})", self.name, self.pid());
     }
 
-    /// SIGTERM, and waits for the end, at most 40 s.
+    /// Sends SIGTERM and waits for the end, at most 40 s.
     ///
     /// # Panics
     /// Where it does not end.
@@ -121,7 +121,7 @@ impl Process {
         .await
     }
 
-    /// Whether it has ended by itself.
+    /// Returns true if the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
@@ -144,14 +144,14 @@ impl Drop for Process {
     }
 }
 
-/// A port on loopback that nobody listens on now, below the ephemeral range.
+/// A port on loopback without a listener, below the ephemeral range.
 ///
 /// # Panics
 /// Where there is none.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let span = PORTS.end - PORTS.start;
-    // Processes begin at different places, so that they rarely look at the same port at once.
+    // Processes start at different ports, so that they rarely try the same one at once.
     let start = std::process::id().wrapping_mul(97);
     for _ in 0..span {
         let step = NEXT.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +164,7 @@ pub fn free_port() -> u16 {
     panic!("no port is free between {} and {}", PORTS.start, PORTS.end);
 }
 
-/// Tests run from `target/<profile>/deps`; binaries stand one above.
+/// The path of a binary: one folder above `target/<profile>/deps`, from where tests run.
 fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path is known");
     let folder = test.ancestors().find(|path| path.ends_with("deps")).and_then(|deps| deps.parent());

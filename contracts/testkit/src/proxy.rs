@@ -1,5 +1,5 @@
-//! A TCP proxy that hurts connections: holds back what the server says (a confirm, a COMMIT's answer), cuts them in the
-//! middle, refuses new ones.
+//! A TCP proxy that disturbs connections: delays the server's bytes (a confirm, the response to a COMMIT) or the
+//! client's, cuts open connections, refuses new ones.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ use url::Url;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A proxy to one server. Ends with its drop, and its connections with it.
+/// A proxy to one server. Dropping it ends it and its connections.
 pub struct Proxy {
     address: SocketAddr,
     valve: Arc<Valve>,
@@ -33,17 +33,17 @@ struct Valve {
     holding: watch::Sender<bool>,
     holding_client: watch::Sender<bool>,
     refusing: watch::Sender<bool>,
-    /// Counts the cuts: a connection ends when it changes.
+    /// Number of cuts: a connection ends when it changes.
     severed: watch::Sender<u64>,
     held_bytes: AtomicU64,
     connections: AtomicU64,
 }
 
 impl Proxy {
-    /// Listens on a free port and passes everything on to the server that the URL names.
+    /// Listens on a free port and forwards everything to the server in the URL.
     ///
     /// # Panics
-    /// Where the URL has no host or no port that is known.
+    /// Where the URL has no host or no known port.
     pub async fn start(upstream: &str) -> Self {
         let upstream = Url::parse(upstream).expect("the server is named by a URL");
         let port = upstream.port_or_known_default().or_else(|| default_port(upstream.scheme()));
@@ -69,12 +69,12 @@ impl Proxy {
         Self { address, valve, listener }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL of the server, through the proxy.
+    /// The URL of the server with the proxy's address.
     pub fn url(&self, of_server: &str) -> String {
         let mut url = Url::parse(of_server).expect("the server is named by a URL");
         url.set_ip_host(self.address.ip()).expect("the URL has a host");
@@ -82,29 +82,29 @@ impl Proxy {
         url.to_string()
     }
 
-    /// From now on nothing that the server says reaches the client. It is kept, for [`Proxy::release`].
+    /// Holds back all bytes from the server to the client until [`Proxy::release`].
     pub fn hold_server_to_client(&self) {
         self.valve.held_bytes.store(0, Ordering::SeqCst);
         self.valve.holding.send_replace(true);
     }
 
-    /// From now on nothing that the client says reaches the server. It is kept, for [`Proxy::release`].
+    /// Holds back all bytes from the client to the server until [`Proxy::release`].
     pub fn hold_client_to_server(&self) {
         self.valve.holding_client.send_replace(true);
     }
 
-    /// Lets through what was held, and whatever follows.
+    /// Forwards the held bytes, and all that follow.
     pub fn release(&self) {
         self.valve.holding.send_replace(false);
         self.valve.holding_client.send_replace(false);
     }
 
-    /// Bytes that the server has said since the hold began: more than none once a confirm hangs here.
+    /// Bytes that the server has sent since the hold began: above zero once a confirm is held here.
     pub fn held_bytes(&self) -> u64 {
         self.valve.held_bytes.load(Ordering::SeqCst)
     }
 
-    /// Cuts every connection; new ones are served.
+    /// Cuts every open connection; new ones are served.
     pub fn sever(&self) {
         self.valve.severed.send_modify(|cuts| *cuts += 1);
     }

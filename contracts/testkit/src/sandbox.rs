@@ -1,5 +1,5 @@
-//! A test's own database and vhost. Closing it asserts that no message is left behind: what a test forgets in a queue is
-//! a message that the platform lost.
+//! A test's own database and vhost. Closing it asserts that no message is left behind: a message that a test leaves in a
+//! queue is a message that the platform lost.
 
 use std::{
     sync::Mutex,
@@ -18,16 +18,16 @@ use crate::{broker::Vhost, database, environment, eventually::within};
 
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const DROP_LIMIT: Duration = Duration::from_secs(10);
-/// How long every queue must have been empty under live consumers.
+/// The time for which every queue must have been empty while there are consumers.
 const QUIET: Duration = Duration::from_millis(3_000);
-/// Postgres cuts names at 63 bytes, silently.
+/// Most characters of a test's name in the sandbox's: Postgres silently cuts names at 63 bytes.
 const NAME_CHARS_MAX: usize = 32;
 
 /// A test's own database and vhost. End the test with [`Sandbox::close`]; a sandbox dropped without it fails the test.
 pub struct Sandbox {
     /// Connections as the owner, who may do everything.
     pub db: PgPool,
-    /// The vhost's name, also the database's. Unique: useful in addresses and references.
+    /// The name of the vhost and of the database. Unique: useful in addresses and references.
     pub vhost: String,
     broker: Vhost,
     connection: OnceCell<Connection>,
@@ -35,7 +35,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes them, under a name that tells the test. Exchanges and queues are not declared.
+    /// Creates both, under a name that contains the test's. Exchanges and queues are not declared.
     ///
     /// # Panics
     /// Where the services are not up.
@@ -53,54 +53,54 @@ impl Sandbox {
         Self { db, vhost: name, broker, connection: OnceCell::new(), closed: false }
     }
 
-    /// The database, as its owner.
+    /// The database's URL for its owner.
     pub fn owner_url(&self) -> String {
         self.database_url("DATABASE_URL")
     }
 
-    /// The database, as the gateway.
+    /// The database's URL for the gateway.
     pub fn gateway_url(&self) -> String {
         self.database_url("GATEWAY_DATABASE_URL")
     }
 
-    /// The database, as the workers.
+    /// The database's URL for the workers.
     pub fn workers_url(&self) -> String {
         self.database_url("WORKERS_DATABASE_URL")
     }
 
-    /// The vhost.
+    /// The vhost's URL.
     pub fn amqp_url(&self) -> String {
         self.broker.amqp_url.to_string()
     }
 
-    /// An address that no other test writes to: `asha.<this test>@example.org`.
+    /// An address that no other test uses: `<name>.<random>@example.org`.
     pub fn email(&self, name: &str) -> String {
         let random = self.vhost.rsplit('_').next().unwrap_or_default();
         format!("{name}.{random}@example.org")
     }
 
-    /// Declares a plain quorum queue of the test's own; ours are declared by whoever owns the topology.
+    /// Declares a plain quorum queue for the test; the topology is declared by the programs.
     pub async fn declare(&self, queue: &str) {
         Vhost::declare(self.connection().await, queue).await;
     }
 
-    /// Deletes a queue under its consumers and puts a classic one in its place: they cannot subscribe again.
+    /// Deletes a queue under its consumers and declares a classic one instead, so that they cannot subscribe again.
     pub async fn replace_with_classic_queue(&self, queue: &str) {
         Vhost::replace_with_classic(self.connection().await, queue).await;
     }
 
-    /// Messages ready in a queue: exact, without those that a consumer holds. 0 where there is no such queue yet.
+    /// Ready messages of a queue: exact, without unacked ones. 0 where there is no such queue yet.
     pub async fn ready(&self, queue: &str) -> u64 {
         Vhost::counts(self.connection().await, queue).await.map_or(0, |counts| counts.ready.into())
     }
 
-    /// Messages in a queue, also those that a consumer holds; up to five seconds old.
+    /// Messages in a queue, including unacked ones; up to five seconds old.
     pub async fn queue_depth(&self, queue: &str) -> u64 {
         let queues = self.broker.queues().await;
         queues.iter().find(|info| info.name == queue).and_then(|info| info.messages).unwrap_or(0)
     }
 
-    /// Whether somebody consumes from a queue now.
+    /// Number of consumers of a queue now.
     pub async fn consumers(&self, queue: &str) -> u64 {
         Vhost::counts(self.connection().await, queue).await.map_or(0, |counts| counts.consumers.into())
     }
@@ -110,26 +110,27 @@ impl Sandbox {
         Vhost::publish(self.connection().await, exchange, routing_key, body).await;
     }
 
-    /// Takes one message out of a queue, for good.
+    /// Takes and acks one message of a queue.
     pub async fn get(&self, queue: &str) -> Option<Bytes> {
         Vhost::get(self.connection().await, queue).await
     }
 
-    /// Takes everything that is ready out of a queue that nobody consumes, for good, in its order.
+    /// Takes and acks every ready message of a queue without consumers, in order.
     pub async fn take_all(&self, queue: &str) -> Vec<Bytes> {
         Vhost::take_all(self.connection().await, queue).await
     }
 
-    /// Empties a queue that the test filled on purpose.
+    /// Deletes the messages of a queue that the test filled on purpose.
     pub async fn purge(&self, queue: &str) {
         Vhost::purge(self.connection().await, queue).await;
     }
 
-    /// Queues with messages, and how many. Ready ones are counted exactly; held ones are possible only where there is a consumer.
+    /// Queues that hold messages, with their numbers. Ready messages are counted exactly; unacked ones are counted only
+    /// where there is a consumer.
     pub async fn left_behind(&self) -> Vec<(String, u64)> {
         let mut left = Vec::new();
         for info in self.broker.queues().await {
-            // A gateway's own, on the live exchange: what it holds is nobody's loss, and asking is refused.
+            // A gateway's queue on the live exchange: its messages are transient, and declaring it is refused.
             if info.exclusive {
                 continue;
             }
@@ -148,7 +149,7 @@ impl Sandbox {
     /// Waits until every queue is empty, at most 30 s.
     ///
     /// # Panics
-    /// Where one is not, naming it.
+    /// Where one is not, with its name.
     pub async fn assert_drained(&self) {
         let quiet_since = Mutex::new(None);
         let drained = within(DRAIN_LIMIT, || async {
@@ -156,7 +157,7 @@ impl Sandbox {
             let consumed = self.is_consumed().await;
             let mut since = quiet_since.lock().expect("no code panics while it holds the time");
             if left.is_empty() {
-                // What a consumer holds is counted late: it is done, or has moved on to the next queue, soon.
+                // Unacked messages are counted late: they are settled, or have reached the next queue, soon.
                 !consumed || since.get_or_insert_with(Instant::now).elapsed() >= QUIET
             } else {
                 *since = None;
@@ -169,8 +170,8 @@ impl Sandbox {
         }
     }
 
-    /// Asserts that every queue is empty and throws database and vhost away. Stop processes and runtimes before: a
-    /// consumer that is alive may hold messages.
+    /// Asserts that every queue is empty and deletes database and vhost. Stop processes and runtimes before: a running
+    /// consumer may hold messages.
     ///
     /// # Panics
     /// Where a message is left.
@@ -179,7 +180,7 @@ impl Sandbox {
         self.discard().await;
     }
 
-    /// Throws database and vhost away, whatever is left in the queues: for tests that end in the middle of things.
+    /// Deletes database and vhost without that assertion: for tests that leave messages in the queues on purpose.
     pub async fn close_undrained(mut self) {
         self.discard().await;
     }
@@ -191,12 +192,12 @@ impl Sandbox {
             connection.close(200, "done".into()).await.ok();
         }
         Vhost::discard(&self.vhost).await.expect("the vhost is ours to delete");
-        // Refused while one of Postgres's own workers, such as autovacuum, is in there.
+        // Refused while one of Postgres's own workers, such as autovacuum, is connected to it.
         let dropped = within(DROP_LIMIT, || async { database::discard(&self.vhost).await.is_ok() });
         assert!(dropped.await.is_some(), "the database {} is ours to drop", self.vhost);
     }
 
-    /// Whether any work queue has a consumer.
+    /// Returns true if any work queue has a consumer.
     async fn is_consumed(&self) -> bool {
         for queue in Queue::ALL {
             if self.consumers(queue.name()).await > 0 {

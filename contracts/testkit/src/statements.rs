@@ -1,5 +1,5 @@
-//! Which statements the code under test executed. sqlx tells each of them to `tracing`, in the task that executes it;
-//! the recorder listens on the test's own thread, so tests that run beside it do not disturb the count.
+//! A recorder of the SQL statements that the code under test executes. sqlx reports each of them to `tracing`, in the task
+//! that executes it; the recorder listens on the test's own thread, so concurrent tests do not disturb the count.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,24 +10,24 @@ use tracing::{
     subscriber::{DefaultGuard, Interest},
 };
 
-/// Records statements, while it lives, on the thread that made it: use it in tests on a current-thread runtime, which
-/// is what `#[tokio::test]` gives.
+/// Records statements until it is dropped, on the thread that created it: use it in tests on a current-thread runtime,
+/// which is what `#[tokio::test]` gives.
 pub struct Statements {
     texts: Arc<Mutex<Vec<String>>>,
     _guard: DefaultGuard,
 }
 
 impl Statements {
-    /// Begins to listen.
+    /// Starts recording.
     pub fn record() -> Self {
         let texts = Arc::default();
         let guard = tracing::subscriber::set_default(Recorder { texts: Arc::clone(&texts) });
         Self { texts, _guard: guard }
     }
 
-    /// Every statement so far but COMMIT, ROLLBACK and savepoints, and forgets them.
+    /// Returns and removes every statement so far, without transaction control.
     pub fn take(&self) -> Vec<String> {
-        let texts = std::mem::take(&mut *self.texts.lock().expect("nobody panics with the lock held"));
+        let texts = std::mem::take(&mut *self.texts.lock().expect("no code panics while it holds the lock"));
         texts.into_iter().filter(|text| !is_transaction_control(text)).collect()
     }
 }
@@ -46,7 +46,7 @@ impl Subscriber for Recorder {
         metadata.target() == "sqlx::query" && *metadata.level() <= Level::DEBUG
     }
 
-    /// Asked each time: another thread's subscriber may want what this one does not.
+    /// Interest is asked for at every event: a subscriber of another thread may want statements that this one ignores.
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
         Interest::sometimes()
     }
@@ -64,7 +64,7 @@ impl Subscriber for Recorder {
         event.record(&mut statement);
         let text = if statement.full.is_empty() { statement.summary } else { statement.full };
         if !text.is_empty() {
-            self.texts.lock().expect("nobody panics with the lock held").push(text);
+            self.texts.lock().expect("no code panics while it holds the lock").push(text);
         }
     }
 

@@ -1,11 +1,11 @@
-//! The checked-in schemas and the AsyncAPI document say what the types say, and the examples keep to them.
+//! The checked-in schemas and the AsyncAPI document match the types, and the examples are valid under them.
 //! `UPDATE=1 cargo test -p contracts` writes them anew.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use contracts::{
     CATALOG, Event,
-    envelope::join_batch,
+    envelope::join_events,
     schema::{self, documents},
 };
 use jsonschema::Validator;
@@ -23,7 +23,7 @@ fn validator(schema: &Value) -> Validator {
 }
 
 #[test]
-fn the_checked_in_documents_are_fresh() {
+fn the_checked_in_documents_match_the_types() {
     let mut stale = Vec::new();
     for (path, document) in documents() {
         let text = format!("{document:#}\n");
@@ -40,7 +40,7 @@ fn the_checked_in_documents_are_fresh() {
 }
 
 #[test]
-fn no_document_is_left_of_a_kind_that_is_gone() {
+fn no_document_is_left_of_a_removed_kind() {
     let expected: BTreeSet<_> = documents().into_iter().map(|(path, _)| path).collect();
     for entry in fs::read_dir(checked_in("schemas")).expect("the schemas are checked in") {
         let path = format!("schemas/{}", entry.expect("it can be listed").file_name().to_string_lossy());
@@ -89,7 +89,7 @@ fn every_event_keeps_to_the_envelope_schema() {
 }
 
 #[test]
-fn the_asyncapi_document_describes_the_bodies_that_travel() {
+fn the_asyncapi_document_describes_the_bodies_on_the_wire() {
     let document = schema::asyncapi();
     for event in one_of_each() {
         let reference = document["channels"][event.queue.name()]["messages"][event.kind]["$ref"].as_str();
@@ -97,7 +97,7 @@ fn the_asyncapi_document_describes_the_bodies_that_travel() {
         let message = document.pointer(pointer).expect("the message exists");
         let schema = json!({ "components": document["components"], "allOf": [message["payload"]] });
         let validator = jsonschema::validator_for(&schema).expect("the payload is a schema whose references resolve");
-        let body = join_batch([&event.bytes, &event.bytes].into_iter());
+        let body = join_events([&event.bytes, &event.bytes].into_iter());
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         let error = validator.validate(&body).err();
         assert!(error.is_none(), "{}: {error:?}", event.kind);

@@ -1,32 +1,32 @@
-//! Arrays of events: limits, neighbours of a bad element, and bytes that mean harm.
+//! Arrays of events: limits, neighbours of a malformed element, and malformed bytes.
 
 use contracts::{
     Event,
-    envelope::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DecodeError, join_batch},
+    envelope::{DecodeError, MESSAGE_BYTES_MAX, MESSAGE_EVENTS_MAX, join_events},
 };
 
 use crate::one_of_each;
 
 #[test]
 fn the_limits_are_those_of_the_cloudevents_and_amqp_contracts() {
-    assert_eq!(BATCH_EVENTS_MAX, 64);
-    assert_eq!(BATCH_BYTES_MAX, 262_144);
+    assert_eq!(MESSAGE_EVENTS_MAX, 64);
+    assert_eq!(MESSAGE_BYTES_MAX, 262_144);
     let largest = one_of_each().iter().map(|event| event.bytes.len()).max().expect("there are kinds");
-    assert!(largest * BATCH_EVENTS_MAX < BATCH_BYTES_MAX, "64 ordinary events fit one message");
+    assert!(largest * MESSAGE_EVENTS_MAX < MESSAGE_BYTES_MAX, "64 ordinary events fit one message");
 }
 
 #[test]
 fn an_array_decodes_to_what_was_joined() {
     let events = one_of_each();
-    let body = join_batch(events.iter().map(|event| &event.bytes));
-    let decoded = Event::decode_batch(&body).expect("our own array");
+    let body = join_events(events.iter().map(|event| &event.bytes));
+    let decoded = Event::decode_message(&body).expect("our own array");
     assert_eq!(decoded.len(), events.len());
     for (decoded, event) in decoded.into_iter().zip(&events) {
         let decoded = decoded.expect("our own event");
         assert_eq!((decoded.id, &*decoded.kind, decoded.fingerprint), (event.id, event.kind, event.fingerprint));
         assert_eq!(decoded.encode(), event.bytes, "{}: encoding is the inverse of decoding", event.kind);
     }
-    assert!(Event::decode_batch(b"[]").expect("an array").is_empty());
+    assert!(Event::decode_message(b"[]").expect("an array").is_empty());
 }
 
 #[test]
@@ -47,16 +47,16 @@ fn neighbours_of_a_bad_element_survive() {
     ];
     for bad in bad_ones {
         let body = format!("[{good},{bad},{good}]");
-        let decoded = Event::decode_batch(body.as_bytes()).expect("the array is well-formed");
-        let fates: Vec<_> = decoded.iter().map(Result::is_ok).collect();
-        assert_eq!(fates, [true, false, true], "{bad}");
+        let decoded = Event::decode_message(body.as_bytes()).expect("the array is well-formed");
+        let decodable: Vec<_> = decoded.iter().map(Result::is_ok).collect();
+        assert_eq!(decodable, [true, false, true], "{bad}");
         let (raw, _) = decoded.into_iter().nth(1).expect("three").expect_err("the bad one");
         assert_eq!(raw, bad, "a dead letter holds the very bytes");
     }
 }
 
 #[test]
-fn each_event_stands_beside_its_own_bytes() {
+fn each_event_comes_with_its_own_bytes() {
     let events = one_of_each();
     let texts: Vec<_> = events.iter().map(|event| String::from_utf8(event.bytes.to_vec()).expect("JSON")).collect();
     for (between, around) in [(",", ""), (" ,\r\n\t", " \n")] {
@@ -73,23 +73,23 @@ fn each_event_stands_beside_its_own_bytes() {
 #[test]
 fn a_body_that_is_no_array_is_refused_as_a_whole() {
     let event = &one_of_each()[0].bytes;
-    let cut = join_batch([event, event].into_iter());
+    let cut = join_events([event, event].into_iter());
     for body in [&b""[..], b"{}", b"null", b"[1,", b"[]]", b"\xff\xfe", event, &cut[..cut.len() - 1]] {
-        assert!(matches!(Event::decode_batch(body), Err(DecodeError::Malformed(_))));
+        assert!(matches!(Event::decode_message(body), Err(DecodeError::Malformed(_))));
     }
 }
 
 #[test]
 fn deep_json_is_refused_and_not_recursed_into() {
-    let depth = BATCH_BYTES_MAX / 2;
+    let depth = MESSAGE_BYTES_MAX / 2;
     let nested = format!("[{}{}]", "[".repeat(depth), "]".repeat(depth));
-    assert!(Event::decode_batch(nested.as_bytes()).map_or(true, |events| events.iter().all(Result::is_err)));
+    assert!(Event::decode_message(nested.as_bytes()).map_or(true, |events| events.iter().all(Result::is_err)));
 }
 
 #[test]
 fn random_and_mutated_bytes_never_panic() {
     let events = one_of_each();
-    let good = join_batch(events.iter().map(|event| &event.bytes));
+    let good = join_events(events.iter().map(|event| &event.bytes));
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
     for _ in 0..20_000 {
         let mut body = good.clone();
@@ -105,7 +105,7 @@ fn random_and_mutated_bytes_never_panic() {
                 body.push(b'[');
             }
         }
-        for event in Event::decode_batch(&body).into_iter().flatten().flatten() {
+        for event in Event::decode_message(&body).into_iter().flatten().flatten() {
             if let Some(kind) = contracts::catalog::Kind::named(&event.kind) {
                 let _valid = (kind.check)(event.data.get().as_bytes());
             }
@@ -113,7 +113,7 @@ fn random_and_mutated_bytes_never_panic() {
     }
     for length in 0..2_000 {
         let noise: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).expect("below 256")).collect();
-        let _refused = Event::decode_batch(&noise);
+        let _refused = Event::decode_message(&noise);
     }
 }
 

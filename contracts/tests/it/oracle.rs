@@ -5,7 +5,7 @@ use cloudevents::{
     AttributesReader, Data, EventBuilder, EventBuilderV10,
     event::{ExtensionValue, SpecVersion},
 };
-use contracts::{Event, Fingerprint, Principal, TraceParent, envelope::join_batch, ids};
+use contracts::{Event, Fingerprint, Principal, TraceParent, envelope::join_events, ids};
 use serde_json::{Value, json};
 
 use crate::one_of_each;
@@ -13,9 +13,9 @@ use crate::one_of_each;
 #[test]
 fn the_sdk_reads_what_we_write() {
     let events = one_of_each();
-    let body = join_batch(events.iter().map(|event| &event.bytes));
+    let body = join_events(events.iter().map(|event| &event.bytes));
     let theirs: Vec<cloudevents::Event> = serde_json::from_slice(&body).expect("the SDK reads our array");
-    let ours = Event::decode_batch(&body).expect("so do we");
+    let ours = Event::decode_message(&body).expect("so do we");
     assert_eq!(theirs.len(), ours.len());
     for (their, our) in theirs.iter().zip(ours) {
         let our = our.expect("our own event");
@@ -55,7 +55,7 @@ fn we_read_what_the_sdk_writes() {
         .build()
         .expect("the SDK accepts it");
     let body = serde_json::to_vec(&vec![event]).expect("the SDK writes it");
-    let mut ours = Event::decode_batch(&body).expect("an array");
+    let mut ours = Event::decode_message(&body).expect("an array");
     let our = ours.remove(0).expect("a CloudEvent of ours");
     assert_eq!(
         (our.id, &*our.kind, &*our.source, &*our.subject),

@@ -1,5 +1,5 @@
 //! Released messages must decode for ever: a queue, a dead letter or a replay may hold any that was ever sent. Files in
-//! `released/` are added, never edited; `checksums.txt` beside them holds that. A further shape of a kind is a further
+//! `released/` are added, never edited; `checksums.txt` beside them enforces that. A further shape of a kind is a further
 //! file, `<kind>.<word>.json`. `RELEASE=1 cargo test -p contracts` adds the example of a kind that has none, and the
 //! checksums of what is new.
 
@@ -38,7 +38,7 @@ fn checksum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds what is missing, and only that.
+/// Adds the missing examples and checksums, and changes no existing ones.
 fn release() {
     for event in one_of_each() {
         let file = folder().join(format!("{}.json", event.kind));
@@ -79,7 +79,7 @@ fn released_messages_decode_validate_and_never_change() {
 }
 
 #[test]
-fn what_a_later_version_may_add_is_read_over() {
+fn members_that_a_later_version_may_add_are_ignored() {
     for (name, bytes) in released() {
         let mut value: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
         value["anextension"] = "of a later gateway".into();

@@ -28,7 +28,7 @@ impl Default for Settings {
             auth: AuthSettings::default(),
             cors: Cors::default(),
             log: Log::default(),
-            #[cfg(feature = "planted-bugs")]
+            #[cfg(feature = "fault-injection")]
             planted_bug: String::new(),
         }
     }

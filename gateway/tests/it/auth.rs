@@ -192,7 +192,7 @@ async fn a_mailed_link_signs_in_once() {
 async fn a_mailed_link_for_a_registration_confirms_it() {
     let site = Site::new("confirmation").await;
     let student = fixtures::user(&site.sandbox.db, &site.sandbox.email("asha"), Role::Student).await;
-    let batch = fixtures::NewBatch::of(2).insert(&site.sandbox.db).await;
+    let batch = fixtures::NewCourseBatch::of(2).insert(&site.sandbox.db).await;
     let registration = fixtures::registration(&site.sandbox.db, &batch, student.id, "seat_held").await;
     let token = site.mailed_link(student.id, Some(registration)).await;
     let answer = ok(site.post("/v1/auth/exchange", json!({ "token": token })).await).await;

@@ -4,7 +4,7 @@ use contracts::{Role, access_token::AccessClaims};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use testkit::fixtures::{self, NewBatch, User};
+use testkit::fixtures::{self, NewCourseBatch, User};
 use uuid::Uuid;
 
 use crate::served::{JWT_SECRET, Served, answer};
@@ -49,8 +49,8 @@ async fn refuse(served: &Served, cases: Vec<Case>) {
 async fn a_bad_registration_is_refused_and_not_published() {
     let served = Served::start("bad registration").await;
     let db = &served.sandbox.db;
-    let open = NewBatch::of(5).insert(db).await.id;
-    let closed = NewBatch { status: "closed", ..NewBatch::of(5) }.insert(db).await.id;
+    let open = NewCourseBatch::of(5).insert(db).await.id;
+    let closed = NewCourseBatch { status: "closed", ..NewCourseBatch::of(5) }.insert(db).await.id;
     let student = fixtures::user(db, &served.sandbox.email("student"), Role::Student).await;
     let admin = fixtures::user(db, &served.sandbox.email("admin"), Role::Admin).await;
     let post = |body: &Value| served.post("/v1/registrations").json(body);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use contracts::Role;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use testkit::{Sandbox, eventually, fixtures, fixtures::NewBatch};
+use testkit::{Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::{
@@ -19,7 +19,7 @@ const PAYMENTS: usize = 1_200;
 async fn every_202_is_settled_once_and_refusals_are_fast() {
     let sandbox = Sandbox::new("broker_restart").await;
     let broker = OwnBroker::start("test-broker-restart").await;
-    let batch = NewBatch::of(i32::try_from(PAYMENTS).expect("fits")).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(i32::try_from(PAYMENTS).expect("fits")).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", PAYMENTS).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use contracts::Role;
 use serde_json::{Value, json};
-use testkit::{Proxy, Sandbox, eventually, fixtures, fixtures::NewBatch};
+use testkit::{Proxy, Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::system::{System, token};
 
 /// A student with a held registration, and the payment for it.
 async fn payer(sandbox: &Sandbox) -> (Uuid, Value) {
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let student = fixtures::user(&sandbox.db, &sandbox.email("asha"), Role::Student).await;
     let registration = fixtures::registration(&sandbox.db, &batch, student.id, "seat_held").await;
     let body = json!({

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use testkit::{
     Sandbox, eventually,
-    fixtures::{self, Batch, NewBatch},
+    fixtures::{self, CourseBatch, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -33,8 +33,8 @@ struct Payer {
     registration: Uuid,
 }
 
-async fn payers(sandbox: &Sandbox, number: usize) -> (Batch, Vec<Payer>) {
-    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<Payer>) {
+    let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", number).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;
@@ -43,7 +43,7 @@ async fn payers(sandbox: &Sandbox, number: usize) -> (Batch, Vec<Payer>) {
 }
 
 /// Posts a payment; answers its operation.
-async fn pay(gateway: &Gateway, payer: &Payer, batch: &Batch, reference: &str) -> String {
+async fn pay(gateway: &Gateway, payer: &Payer, batch: &CourseBatch, reference: &str) -> String {
     let body = json!({
         "registration_id": payer.registration,
         "method": "upi",

@@ -6,7 +6,7 @@ use contracts::Role;
 use serde_json::{Value, json};
 use testkit::{
     Sandbox, eventually,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 
 use crate::system::{System, answer, token};
@@ -17,7 +17,7 @@ const WELL_BELOW_THE_POLL: Duration = Duration::from_millis(1_500);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_at_another_gateway_is_told_at_once() {
     let sandbox = Sandbox::new("live across").await;
-    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
     let system = System::of(&sandbox);
     let (mut first, mut second) = tokio::join!(system.gateway(&[]), system.gateway(&[]));
     let mut workers = system.workers("all").await;
@@ -55,7 +55,7 @@ async fn who_waits_at_another_gateway_is_told_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operation_is_shown_to_its_owner_alone() {
     let sandbox = Sandbox::new("whose operation").await;
-    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
     let user = async |name: &str, role| fixtures::user(&sandbox.db, &sandbox.email(name), role).await.id;
     let (asha, bela) = (user("asha", Role::Student).await, user("bela", Role::Student).await);
     let admin = token(user("admin", Role::Admin).await, Role::Admin);

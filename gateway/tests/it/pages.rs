@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use contracts::Role;
 use serde_json::Value;
-use testkit::fixtures::{self, NewBatch, User};
+use testkit::fixtures::{self, NewCourseBatch, User};
 use uuid::Uuid;
 
 use crate::served::Served;
@@ -31,7 +31,7 @@ async fn listed(served: &Served, filter: &str, user: &User) -> Vec<Uuid> {
 async fn payments_are_listed_whole_by_status_and_for_whom_they_are() {
     let served = Served::start("pages").await;
     let db = &served.sandbox.db;
-    let batch = NewBatch::of(9).insert(db).await;
+    let batch = NewCourseBatch::of(9).insert(db).await;
     let students = fixtures::students(db, &served.sandbox.email("pages").replace('@', "."), 3).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(db, &batch, &ids, "seat_held").await;

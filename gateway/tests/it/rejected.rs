@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use testkit::{
     Process, Sandbox,
-    fixtures::{self, Batch, NewBatch},
+    fixtures::{self, CourseBatch, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ struct Scene {
     system: System,
     gateway: Gateway,
     workers: Process,
-    batch: Batch,
+    batch: CourseBatch,
     asha: Student,
     bela: Student,
 }
@@ -31,7 +31,7 @@ struct Student {
 impl Scene {
     async fn set(test: &str) -> Self {
         let sandbox = Sandbox::new(test).await;
-        let batch = NewBatch::of(10).insert(&sandbox.db).await;
+        let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
         let asha = Student::of(&sandbox, &batch, "asha").await;
         let bela = Student::of(&sandbox, &batch, "bela").await;
         let system = System::of(&sandbox);
@@ -65,7 +65,7 @@ impl Scene {
 }
 
 impl Student {
-    async fn of(sandbox: &Sandbox, batch: &Batch, name: &str) -> Self {
+    async fn of(sandbox: &Sandbox, batch: &CourseBatch, name: &str) -> Self {
         let user = fixtures::user(&sandbox.db, &sandbox.email(name), Role::Student).await;
         let registration = fixtures::registration(&sandbox.db, batch, user.id, "seat_held").await;
         Self { token: token(user.id, Role::Student), registration }
@@ -169,7 +169,7 @@ async fn a_key_that_came_with_another_payload_is_refused_by_any_gateway() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_too_late_is_told_that_batch_and_waitlist_are_full() {
     let scene = Scene::set("full batch").await;
-    let batch = NewBatch::of(1).waitlist(1).insert(&scene.sandbox.db).await;
+    let batch = NewCourseBatch::of(1).waitlist(1).insert(&scene.sandbox.db).await;
     let register = async |name: &str, key: &str| {
         let body = json!({
             "batch_id": batch.id,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use contracts::Role;
 use futures::{StreamExt, stream};
 use serde_json::json;
-use testkit::{Sandbox, eventually, fixtures, fixtures::NewBatch};
+use testkit::{Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::system::{System, token};
@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 256;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_for_fifty_seats() {
     let sandbox = Sandbox::new("spike").await;
-    let batch = NewBatch::of(50).waitlist(100).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(50).waitlist(100).insert(&sandbox.db).await;
     let system = System::of(&sandbox);
     let mut gateway = system.gateway(&[]).await;
     let mut workers = [system.workers("registrations").await, system.workers("registrations").await];

@@ -7,7 +7,7 @@ use contracts::Role;
 use serde_json::{Value, json};
 use testkit::{
     Mailbox, Sandbox, eventually,
-    fixtures::{self, Batch, NewBatch},
+    fixtures::{self, CourseBatch, NewCourseBatch},
 };
 
 use crate::system::{Gateway, System, answer, token};
@@ -38,7 +38,7 @@ async fn listed(gateway: &Gateway, path: &str, token: &str, passes: impl Fn(&Val
 }
 
 /// Registers as a visitor and opens the mailed link; answers the registration's id and the access token.
-async fn sign_up(sandbox: &Sandbox, gateway: &Gateway, batch: &Batch) -> (String, String) {
+async fn sign_up(sandbox: &Sandbox, gateway: &Gateway, batch: &CourseBatch) -> (String, String) {
     let email = sandbox.email("asha");
     let visitor = json!({ "batch_id": batch.id, "email": email, "full_name": "Asha Rao" });
     let traceparent = format!("00-{TRACE_ID}-b7ad6b7169203331-01");
@@ -64,7 +64,7 @@ async fn sign_up(sandbox: &Sandbox, gateway: &Gateway, batch: &Batch) -> (String
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_registration_to_invoice_and_sign_out() {
     let sandbox = Sandbox::new("student way").await;
-    let batch = NewBatch::of(2).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(2).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, &sandbox.email("accountant"), Role::Accountant).await;
     let accountant = token(accountant.id, Role::Accountant);
     let system = System::of(&sandbox);

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use testkit::{
     Proxy, Sandbox, eventually,
-    fixtures::{self, Batch, NewBatch},
+    fixtures::{self, CourseBatch, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -20,15 +20,15 @@ use crate::{
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Students with a seat each, and one batch.
-async fn payers(sandbox: &Sandbox, number: usize) -> (Batch, Vec<(Uuid, Uuid)>) {
-    let batch = NewBatch::of(i32::try_from(number).expect("a few hundred")).insert(&sandbox.db).await;
+async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<(Uuid, Uuid)>) {
+    let batch = NewCourseBatch::of(i32::try_from(number).expect("a few hundred")).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", number).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;
     (batch, ids.into_iter().zip(registrations).collect())
 }
 
-fn payment(batch: &Batch, registration: Uuid) -> Value {
+fn payment(batch: &CourseBatch, registration: Uuid) -> Value {
     json!({
         "registration_id": registration,
         "method": "upi",

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::json;
 use testkit::{
     Sandbox, eventually,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 
 use crate::system::{Gateway, System, answer, token};
@@ -34,7 +34,7 @@ async fn all_wait(gateway: &Gateway, number: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_wait_for_nothing_and_are_woken_by_few_queries_on_two_gateways() {
     let sandbox = Sandbox::new("waits").await;
-    let batch = NewBatch::of(100).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(100).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "waiter", WAITERS).await;
     let system = System::of(&sandbox);
     let (mut first, mut second) = tokio::join!(system.gateway(&NO_SWEEPS), system.gateway(&NO_SWEEPS));
@@ -103,7 +103,7 @@ async fn unbind_live(sandbox: &Sandbox) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_nobody_hears_the_live_exchange_a_sweep_answers() {
     let sandbox = Sandbox::new("waits swept").await;
-    let batch = NewBatch::of(10).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
     let system = System::of(&sandbox);
     let settings = [("REGISTRAR__LIVE__WAITER_SWEEP_MS", "500")];
     let (mut gateway, mut workers) = tokio::join!(system.gateway(&settings), system.workers("all"));

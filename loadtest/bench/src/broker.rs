@@ -76,7 +76,7 @@ impl Broker {
             self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.context(queue)?;
         }
         for queue in Queue::ALL {
-            let left = topology::leftovers(&self.connection, queue, self.partitions).await?;
+            let left = topology::orphaned_queues(&self.connection, queue, self.partitions).await?;
             for (partition, _) in left.into_iter().filter(|(left, _)| left.is_partition()) {
                 let name = partition.to_string();
                 self.channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.context(name)?;

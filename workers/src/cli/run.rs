@@ -64,7 +64,7 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
         settings.runtime.consumers = consumers;
         settings.check()?;
     }
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     if let Some(plant) = settings.planted {
         runtime::planted::plant(plant);
     }

@@ -28,7 +28,7 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
     let mut lines = format!("{:<26} {:>9} {:>10}\n", "queue", "messages", "consumers");
     let mut depths = topology::depths(&channel, amqp.partitions).await?;
     for pool in Queue::ALL {
-        let left = topology::leftovers(&connection, pool, amqp.partitions).await?;
+        let left = topology::orphaned_queues(&connection, pool, amqp.partitions).await?;
         depths.extend(left.into_iter().filter(|(left, _)| left.is_partition()).map(|(_, depth)| depth));
     }
     for topology::Depth { queue, messages, consumers } in depths {

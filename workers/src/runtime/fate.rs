@@ -112,6 +112,6 @@ impl Dues {
 
     fn follow(&mut self, follow_ups: Vec<NewEvent>, partitions: Partitions) {
         self.publish
-            .extend(follow_ups.into_iter().map(|event| (Target::Command(event.place(partitions)), event.bytes)));
+            .extend(follow_ups.into_iter().map(|event| (Target::Command(event.work_queue(partitions)), event.bytes)));
     }
 }

@@ -16,7 +16,7 @@ const PUBLISH_CHUNK: usize = 2_048;
 /// Settled batches whose follow-ups are not confirmed yet; beyond them settling waits.
 const BATCHES_UNDER_WAY_MAX: usize = 4;
 /// In place of a tag: acked already. Tags begin at 1.
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "fault-injection")]
 const ACKED: u64 = 0;
 
 /// A settled batch that is still to be acked.
@@ -54,7 +54,7 @@ async fn publish_dues(context: &Context, channel: &Channel, batch: Finish) -> Re
     if !dues.live.is_empty() {
         context.publisher.publish_live(dues.live);
     }
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     if super::planted::ack_before_follow_ups() {
         ack(channel, last_tag).await?;
         super::planted::reach(super::planted::Point::BetweenFollowUps).await;
@@ -68,7 +68,7 @@ async fn publish_dues(context: &Context, channel: &Channel, batch: Finish) -> Re
 }
 
 async fn acknowledge(context: &Context, channel: &Channel, last_tag: u64) -> Result<(), String> {
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     {
         if last_tag == ACKED {
             return Ok(());
@@ -87,7 +87,7 @@ async fn publish_all(
     events: Vec<(contracts::amqp::Target, bytes::Bytes)>,
 ) -> Result<(), String> {
     for chunk in events.chunks(PUBLISH_CHUNK) {
-        #[cfg(feature = "planted-bugs")]
+        #[cfg(feature = "fault-injection")]
         if let [first, rest @ ..] = chunk
             && super::planted::holds_at(super::planted::Point::BetweenFollowUps)
         {

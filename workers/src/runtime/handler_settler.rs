@@ -132,12 +132,12 @@ impl<H: Handler> HandlerSettler<H> {
             rows.settle(&mut tx).await?;
         }
         context.stage("settle", started);
-        #[cfg(feature = "planted-bugs")]
+        #[cfg(feature = "fault-injection")]
         super::planted::reach(super::planted::Point::BeforeCommit).await;
         let started = std::time::Instant::now();
         tx.commit().await?;
         context.stage("commit", started);
-        #[cfg(feature = "planted-bugs")]
+        #[cfg(feature = "fault-injection")]
         super::planted::reach(super::planted::Point::AfterCommit).await;
         Ok(outcomes)
     }
@@ -204,7 +204,7 @@ pub(super) fn complete(fates: Vec<Option<Fate>>) -> Vec<Fate> {
 
 /// The settled ones among these ids.
 pub(super) async fn known(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, SettledRow>, Failure> {
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     if super::planted::inbox_off() {
         return Ok(HashMap::new());
     }

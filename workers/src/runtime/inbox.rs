@@ -111,7 +111,7 @@ impl NewRows {
     /// [`Failure::Race`] where another worker settled one of them meanwhile.
     pub async fn settle(self, conn: &mut PgConnection) -> Result<(), Failure> {
         let new = self.new;
-        #[cfg(feature = "planted-bugs")]
+        #[cfg(feature = "fault-injection")]
         let new = if super::planted::inbox_off() {
             let written = settled(conn, &new.ids).await?;
             new.but(&written)
@@ -180,7 +180,7 @@ impl Columns {
     }
 
     /// Leaves out what is written already: the first outcome stays, as before a replay.
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     fn but(mut self, written: &HashMap<Uuid, SettledRow>) -> Self {
         for index in
             (0..self.ids.len()).rev().filter(|index| written.contains_key(&self.ids[*index])).collect::<Vec<_>>()

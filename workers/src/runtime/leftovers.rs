@@ -54,7 +54,7 @@ async fn look(amqp: &AmqpSettings, queue: Queue) -> Result<Vec<WorkQueue>, Strin
     let looked = async {
         let channel = connection.create_channel().await?;
         topology::declare(&channel, amqp.partitions).await?;
-        topology::leftovers(&connection, queue, amqp.partitions).await
+        topology::orphaned_queues(&connection, queue, amqp.partitions).await
     };
     let found = tokio::time::timeout(amqp.connect_timeout, looked)
         .await

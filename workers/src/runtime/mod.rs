@@ -27,7 +27,7 @@ mod pool;
 mod raw_event;
 mod registry;
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "fault-injection")]
 pub mod planted;
 
 pub use consumer::Context;

@@ -1,4 +1,4 @@
-//! Faults on demand, behind the feature `planted-bugs`: points at which the process stops so that a test can SIGKILL it
+//! Faults on demand, behind the feature `fault-injection`: points at which the process stops so that a test can SIGKILL it
 //! there, and bugs that the tests must notice. Off unless the settings name one.
 
 use std::sync::OnceLock;

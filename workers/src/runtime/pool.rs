@@ -214,7 +214,7 @@ fn by_kind(events: Vec<RawEvent>) -> Vec<Vec<RawEvent>> {
 }
 
 async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) -> Result<(), Interrupted> {
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(feature = "fault-injection")]
     for event in group {
         super::planted::die_of(event).await;
     }

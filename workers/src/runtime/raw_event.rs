@@ -105,7 +105,7 @@ impl RawEvent {
 
     /// The queue of its kind, where the kind is ours, or its own part of it.
     pub fn place(&self, partitions: Partitions) -> Option<WorkQueue> {
-        Kind::named(&self.kind).map(|kind| partitions.place(kind.queue, self.key()))
+        Kind::named(&self.kind).map(|kind| partitions.work_queue(kind.queue, self.key()))
     }
 
     /// Of its partition key.

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use contracts::{Command, Principal, messages::ExpireHold};
 use testkit::{
     Sandbox, eventually,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ async fn status(sandbox: &Sandbox, registration_id: Uuid) -> String {
 #[tokio::test]
 async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
     let sandbox = Sandbox::new("clock_expires").await;
-    let batch = NewBatch::of(2).waitlist(2).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(2).waitlist(2).insert(&sandbox.db).await;
     let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 4).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students[..2], "seat_held").await;
     let waiting = fixtures::registrations(&sandbox.db, &batch, &students[2..], "waitlisted").await;
@@ -78,7 +78,7 @@ async fn two_clocks_give_an_ended_hold_up_once_and_the_waitlist_moves() {
 #[tokio::test]
 async fn ended_holds_beyond_one_tick_are_published_while_the_first_still_wait() {
     let sandbox = Sandbox::new("clock_beyond_a_tick").await;
-    let batch = NewBatch::of(700).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(700).insert(&sandbox.db).await;
     let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 700).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students, "seat_held").await;
     let end = end_holds(&sandbox, &held, Utc::now() - TimeDelta::hours(1)).await;
@@ -100,7 +100,7 @@ async fn ended_holds_beyond_one_tick_are_published_while_the_first_still_wait() 
 #[tokio::test]
 async fn a_hold_that_ends_soon_is_reminded_of_once() {
     let sandbox = Sandbox::new("clock_reminds").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 2).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students, "seat_held").await;
     end_holds(&sandbox, &held[..1], Utc::now() + TimeDelta::minutes(30)).await;

@@ -2,13 +2,13 @@
 
 use contracts::{
     NewEvent, Partitions, Principal,
-    envelope::join_batch,
+    envelope::join_events,
     messages::{
         CancelRegistration, ConfirmRegistration, DecidePayment, PaymentDecision, Registrant, SubmitPayment,
         SubmitRegistration,
     },
 };
-use testkit::{Mailbox, Sandbox, fixtures, fixtures::NewBatch};
+use testkit::{Mailbox, Sandbox, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::support::{Workers, accountant, count, event, settled, student};
@@ -17,9 +17,9 @@ const PARTITIONS: &str = "REGISTRAR__PARTITIONS__PAYMENTS";
 
 /// Four arrays of two and two of one, so that both processes get some of each.
 async fn ten_times(sandbox: &Sandbox, partitions: Partitions, new: &NewEvent) {
-    let queue = new.place(partitions).to_string();
-    let twice = join_batch([&new.bytes, &new.bytes].into_iter());
-    let once = join_batch([&new.bytes].into_iter());
+    let queue = new.work_queue(partitions).to_string();
+    let twice = join_events([&new.bytes, &new.bytes].into_iter());
+    let once = join_events([&new.bytes].into_iter());
     for body in [&twice, &once, &twice, &twice, &once, &twice] {
         sandbox.publish_raw("commands", &queue, body).await;
     }
@@ -36,7 +36,7 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
     let split = settings.iter().find(|(key, _)| *key == PARTITIONS).map_or("1", |(_, payments)| payments);
     let partitions = Partitions::of_payments(split.parse().expect("a number")).expect("not too many");
     let sandbox = Sandbox::new(test).await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let cashier = fixtures::user(&sandbox.db, &sandbox.email("cashier"), contracts::Role::Accountant).await;
     let publisher = crate::support::publisher(&sandbox).await;
     drop(publisher);

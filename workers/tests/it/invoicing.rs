@@ -13,14 +13,14 @@ use std::{
 
 use contracts::{
     Principal, ProblemType, Role,
-    envelope::join_batch,
+    envelope::join_events,
     ids,
     messages::{self, DecidePayment, PaymentDecision},
 };
 use sqlx::PgPool;
 use testkit::{
     Sandbox, Statements, eventually,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
 use workers::{
@@ -36,7 +36,7 @@ use crate::{
 
 /// Submitted payments of so many students, each of the whole price.
 async fn submitted(sandbox: &Sandbox, count: usize) -> Vec<Uuid> {
-    let batch = NewBatch::of(i32::try_from(count).unwrap()).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(i32::try_from(count).unwrap()).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, &format!("payer.{}.", batch.id.simple()), count).await;
     let student_ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &student_ids, "seat_held").await;
@@ -228,7 +228,7 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     drop(publisher(&sandbox).await);
     let events: Vec<_> = payments.iter().map(|id| event(accountant(cashier.id), &approval(*id))).collect();
     for array in events.chunks(50).chain(events.chunks(40)) {
-        let body = join_batch(array.iter().map(|event| &event.bytes).collect::<Vec<_>>().into_iter());
+        let body = join_events(array.iter().map(|event| &event.bytes).collect::<Vec<_>>().into_iter());
         sandbox.publish_raw("commands", "payments", &body).await;
     }
 

@@ -2,14 +2,14 @@
 
 use contracts::messages::{DecidePayment, PaymentDecision};
 use rust_decimal::Decimal;
-use testkit::{Sandbox, fixtures, fixtures::NewBatch};
+use testkit::{Sandbox, fixtures, fixtures::NewCourseBatch};
 
 use crate::support::{Workers, accountant, count, event, publisher, settled, take_events};
 
 /// Approves a payment with a process that is killed at the point, then with one that lives; answers what is wrong then.
 async fn killed_at(test: &str, plant: &str) -> Vec<String> {
     let sandbox = Sandbox::new(test).await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let student = fixtures::user(&sandbox.db, &sandbox.email("asha"), contracts::Role::Student).await;
     let cashier = fixtures::user(&sandbox.db, &sandbox.email("cashier"), contracts::Role::Accountant).await;
     let registration = fixtures::registration(&sandbox.db, &batch, student.id, "payment_submitted").await;

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use contracts::{
     Command, Event, KeyHash, NewEvent, Partitions, Principal, Queue,
     amqp::{AmqpSettings, Publisher, Target},
-    envelope::join_batch,
+    envelope::join_events,
     messages::{ExpireHold, SubmitPayment},
 };
 use rust_decimal::Decimal;
-use testkit::{Process, Sandbox, eventually, fixtures, fixtures::NewBatch};
+use testkit::{Process, Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::support::{SETTLED_LIMIT, Workers, count, event, settled, student, take_events};
@@ -41,7 +41,7 @@ struct Held {
 
 impl Held {
     async fn seats(sandbox: &Sandbox, number: usize) -> Self {
-        let batch = NewBatch::of(i32::try_from(number).expect("a few")).insert(&sandbox.db).await;
+        let batch = NewCourseBatch::of(i32::try_from(number).expect("a few")).insert(&sandbox.db).await;
         let students = fixtures::students(&sandbox.db, "payer", number).await;
         let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
         let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;
@@ -101,10 +101,10 @@ async fn a_partition_holds_the_events_of_its_students_and_nothing_else() {
     for partition in split(4).queues(Queue::Payments) {
         let mut events = 0;
         for body in sandbox.take_all(&partition.to_string()).await {
-            for element in Event::decode_batch(&body).expect("a batch") {
+            for element in Event::decode_message(&body).expect("a batch") {
                 let event = element.expect("an event");
                 let key = KeyHash::of(&event.subject);
-                assert_eq!(split(4).place(Queue::Payments, key), partition, "{}", event.subject);
+                assert_eq!(split(4).work_queue(Queue::Payments, key), partition, "{}", event.subject);
                 of_student.entry(event.subject.into_owned()).or_default().push(event.kind.into_owned());
                 events += 1;
             }
@@ -174,7 +174,7 @@ async fn who_waits_for_its_turn_at_a_partition_is_alive() {
     let held = Held::seats(&sandbox, 1).await;
     let publisher = publisher(&sandbox, 4).await;
     let workers = Workers::of(&sandbox);
-    let pool = split(4).place(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
+    let pool = split(4).work_queue(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
     // Holds its first delivery for ever, so that more are ready, and none for the other one.
     let hold = [FOUR, ("REGISTRAR__PLANTED", "hold_before_commit"), ("REGISTRAR__RUNTIME__PREFETCH", "1")];
     let (mut active, _) = workers.spawn(&pool, &hold);
@@ -203,7 +203,7 @@ async fn what_is_put_off_comes_back_to_its_partition() {
     let sandbox = Sandbox::new("partition_retry").await;
     let held = Held::seats(&sandbox, 1).await;
     let publisher = publisher(&sandbox, 4).await;
-    let pool = split(4).place(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
+    let pool = split(4).work_queue(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
     let refuse = "ALTER TABLE payments ADD CONSTRAINT refused CHECK (amount > 10)";
     sqlx::query(refuse).execute(&sandbox.db).await.expect("the table is the owner's");
     let workers = Workers::of(&sandbox);
@@ -229,7 +229,7 @@ async fn a_dead_letter_is_replayed_into_its_partition_and_a_suspect_settled_from
     let sandbox = Sandbox::new("partition_replay").await;
     let held = Held::seats(&sandbox, 2).await;
     let publisher = publisher(&sandbox, 4).await;
-    let pool = split(4).place(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
+    let pool = split(4).work_queue(Queue::Payments, KeyHash::of(&held.seats[0].0.to_string())).to_string();
     let workers = Workers::of(&sandbox);
     let mut process = workers.start_with("payments,dead-letters", &[FOUR]).await;
     let (parked, suspect) = (payment(held.seats[0], 0), payment(held.seats[1], 0));
@@ -317,7 +317,7 @@ async fn the_end_of_a_hold_does_not_overtake_a_payment_in_its_batch() {
     }
     let paid = payment(held.seats[1], 0);
     events.insert(1, paid);
-    sandbox.publish_raw("commands", "payments", &join_batch(events.iter().map(|event| &event.bytes))).await;
+    sandbox.publish_raw("commands", "payments", &join_events(events.iter().map(|event| &event.bytes))).await;
     eventually("both holds are over", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM student_registrations WHERE hold_expires_at < now()").await == 2
     })

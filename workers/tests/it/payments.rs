@@ -13,7 +13,7 @@ use rust_decimal::Decimal;
 use sqlx::PgPool;
 use testkit::{
     Sandbox, Statements,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
 use workers::{
@@ -58,7 +58,7 @@ async fn status(db: &PgPool, registration_id: Uuid) -> String {
 #[tokio::test]
 async fn a_live_reference_belongs_to_whoever_came_first_however_it_is_typed() {
     let sandbox = Sandbox::new("live_reference").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", 2).await;
     let (a, b) = (students[0].id, students[1].id);
     let registrations = fixtures::registrations(&sandbox.db, &batch, &[a, b], "seat_held").await;
@@ -91,7 +91,8 @@ async fn a_live_reference_belongs_to_whoever_came_first_however_it_is_typed() {
 #[tokio::test]
 async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
     let sandbox = Sandbox::new("decided_once").await;
-    let batch = NewBatch { deposit: Some(Decimal::new(200_000, 2)), ..NewBatch::of(5) }.insert(&sandbox.db).await;
+    let batch =
+        NewCourseBatch { deposit: Some(Decimal::new(200_000, 2)), ..NewCourseBatch::of(5) }.insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "payer", 2).await;
     let student_ids = [students[0].id, students[1].id];
@@ -124,7 +125,7 @@ async fn a_payment_is_decided_once_and_enough_of_it_enrolls() {
 #[tokio::test]
 async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     let sandbox = Sandbox::new("decision_beside_batch").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let student = fixtures::students(&sandbox.db, "payer", 1).await[0].id;
     let registration = fixtures::registrations(&sandbox.db, &batch, &[student], "payment_submitted").await[0];
@@ -154,7 +155,7 @@ pub async fn somebody_waits(db: &PgPool) {
 #[tokio::test]
 async fn a_registration_that_lost_its_seat_meanwhile_is_decided_anew() {
     let sandbox = Sandbox::new("lost_its_seat").await;
-    let batch = NewBatch::of(1).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(1).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let student = fixtures::students(&sandbox.db, "payer", 1).await[0].id;
     let registration = fixtures::registrations(&sandbox.db, &batch, &[student], "payment_submitted").await[0];
@@ -178,7 +179,7 @@ async fn a_registration_that_lost_its_seat_meanwhile_is_decided_anew() {
 #[tokio::test]
 async fn a_reference_that_was_taken_meanwhile_is_decided_anew() {
     let sandbox = Sandbox::new("reference_meanwhile").await;
-    let batch = NewBatch::of(2).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(2).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", 2).await;
     let (a, b) = (students[0].id, students[1].id);
     let registrations = fixtures::registrations(&sandbox.db, &batch, &[a, b], "seat_held").await;
@@ -200,7 +201,7 @@ async fn a_reference_that_was_taken_meanwhile_is_decided_anew() {
 #[tokio::test]
 async fn money_without_a_seat_takes_a_free_one_or_is_offered_back() {
     let sandbox = Sandbox::new("money_without_a_seat").await;
-    let batch = NewBatch::of(1).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(1).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "late", 2).await;
     let student_ids = [students[0].id, students[1].id];
@@ -218,7 +219,7 @@ async fn money_without_a_seat_takes_a_free_one_or_is_offered_back() {
 #[tokio::test]
 async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
     let sandbox = Sandbox::new("hold_ends_once").await;
-    let batch = NewBatch::of(2).waitlist(2).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(2).waitlist(2).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "holder", 4).await;
     let student_ids: Vec<Uuid> = students.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &student_ids[..2], "seat_held").await;
@@ -260,7 +261,7 @@ async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
 #[tokio::test]
 async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let sandbox = Sandbox::new("statements_of_payments").await;
-    let batch = NewBatch::of(300).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(300).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;
     let students = fixtures::students(&sandbox.db, "payer", 258).await;
     let student_ids: Vec<Uuid> = students.iter().map(|s| s.id).collect();

@@ -3,14 +3,14 @@
 
 use contracts::{NewEvent, messages::SubmitPayment};
 use serde_json::{Value, json};
-use testkit::{Sandbox, eventually, fixtures, fixtures::NewBatch};
+use testkit::{Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
 use crate::support::{SETTLED_LIMIT, Workers, count, event, publisher, settled, student, take_events};
 
 /// So many valid payments, each for a held registration of a student of its own.
 async fn payments(sandbox: &Sandbox, number: usize) -> Vec<NewEvent> {
-    let batch = NewBatch::of(i32::try_from(number).expect("a few hundred")).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(i32::try_from(number).expect("a few hundred")).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "poison", number).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
     let registrations = fixtures::registrations(&sandbox.db, &batch, &ids, "seat_held").await;

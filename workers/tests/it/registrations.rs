@@ -15,7 +15,7 @@ use contracts::{
 use sqlx::PgPool;
 use testkit::{
     Sandbox, Statements,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
 use workers::{
@@ -98,7 +98,7 @@ async fn ledger(db: &PgPool, batch_id: Uuid) -> ((i32, i32), Vec<Uuid>, Vec<(Uui
 #[tokio::test]
 async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
     let sandbox = Sandbox::new("two_hundred_for_five_seats").await;
-    let batch = NewBatch::of(5).waitlist(3).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).waitlist(3).insert(&sandbox.db).await;
     let mut outcomes = Vec::new();
     for part in 0..3 {
         let asked: Vec<_> = (part * 67..((part + 1) * 67).min(200))
@@ -124,7 +124,7 @@ async fn two_hundred_for_five_seats_and_three_places_are_seated_in_order() {
 #[tokio::test]
 async fn nobody_overtakes_those_who_wait() {
     let sandbox = Sandbox::new("overtaking").await;
-    let batch = NewBatch::of(1).waitlist(3).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(1).waitlist(3).insert(&sandbox.db).await;
     let asked = [by_visitor(batch.id, "seated@example.org"), by_visitor(batch.id, "waits@example.org")];
     let first = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
     sqlx::query("UPDATE batches SET capacity = 2 WHERE id = $1").bind(batch.id).execute(&sandbox.db).await.unwrap();
@@ -141,7 +141,7 @@ async fn nobody_overtakes_those_who_wait() {
 #[tokio::test]
 async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_seat() {
     let sandbox = Sandbox::new("visitor_twice").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let asked = [by_visitor(batch.id, "twice@example.org"), by_visitor(batch.id, "Twice@Example.org")];
     let mut outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
     let again = [by_visitor(batch.id, "twice@example.org")];
@@ -165,7 +165,8 @@ async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_se
 #[tokio::test]
 async fn a_visitor_of_two_batches_at_once_gets_one_account() {
     let sandbox = Sandbox::new("visitor_meanwhile").await;
-    let (batch, another) = (NewBatch::of(5).insert(&sandbox.db).await, NewBatch::of(5).insert(&sandbox.db).await);
+    let (batch, another) =
+        (NewCourseBatch::of(5).insert(&sandbox.db).await, NewCourseBatch::of(5).insert(&sandbox.db).await);
     let (here, there) = ([by_visitor(batch.id, "Here@example.org")], [by_visitor(another.id, "here@Example.org")]);
     let (mut first, mut second) = (sandbox.db.begin().await.unwrap(), sandbox.db.begin().await.unwrap());
     SubmitRegistrationHandler.apply(&mut first, &here).await.unwrap();
@@ -196,8 +197,8 @@ async fn a_visitor_of_two_batches_at_once_gets_one_account() {
 #[tokio::test]
 async fn a_student_who_asks_twice_is_registered_once() {
     let sandbox = Sandbox::new("student_twice").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
-    let closed = NewBatch { status: "closed", ..NewBatch::of(5) }.insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
+    let closed = NewCourseBatch { status: "closed", ..NewCourseBatch::of(5) }.insert(&sandbox.db).await;
     let someone = fixtures::user(&sandbox.db, "student@example.org", Role::Student).await;
     let asked = [
         by_student(batch.id, someone.id),
@@ -219,7 +220,7 @@ async fn a_student_who_asks_twice_is_registered_once() {
 #[tokio::test]
 async fn seats_that_are_given_up_go_to_the_waitlist_in_its_order() {
     let sandbox = Sandbox::new("promotion_in_order").await;
-    let batch = NewBatch::of(3).waitlist(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(3).waitlist(5).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "s", 8).await;
     let asked: Vec<_> = students.iter().map(|s| by_student(batch.id, s.id)).collect();
     let outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
@@ -250,7 +251,7 @@ async fn seats_that_are_given_up_go_to_the_waitlist_in_its_order() {
 #[tokio::test]
 async fn a_mailed_link_makes_the_hold_a_real_one_once_and_not_after_its_end() {
     let sandbox = Sandbox::new("confirm_by_mail").await;
-    let batch = NewBatch::of(5).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let asked = [by_visitor(batch.id, "a@example.org"), by_visitor(batch.id, "b@example.org")];
     let outcomes = settle(&sandbox.db, &SubmitRegistrationHandler, &asked).await;
     let link = |n: usize| {
@@ -276,7 +277,7 @@ async fn a_mailed_link_makes_the_hold_a_real_one_once_and_not_after_its_end() {
 #[tokio::test]
 async fn an_applicant_is_reviewed_once_and_takes_a_seat_only_then() {
     let sandbox = Sandbox::new("review").await;
-    let batch = NewBatch { requires_review: true, ..NewBatch::of(1) }.insert(&sandbox.db).await;
+    let batch = NewCourseBatch { requires_review: true, ..NewCourseBatch::of(1) }.insert(&sandbox.db).await;
     let admin = fixtures::user(&sandbox.db, "admin@example.org", Role::Admin).await;
     let admin = Principal::User { id: admin.id, role: Role::Admin };
     let asked: Vec<_> = ["a@example.org", "b@example.org", "c@example.org"].map(|e| by_visitor(batch.id, e)).into();
@@ -305,7 +306,7 @@ async fn an_applicant_is_reviewed_once_and_takes_a_seat_only_then() {
 #[tokio::test]
 async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let sandbox = Sandbox::new("statements_of_registrations").await;
-    let batch = NewBatch::of(400).waitlist(200).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(400).waitlist(200).insert(&sandbox.db).await;
     let statements = Statements::record();
     let mut counts = Vec::new();
     for size in [2, 256] {

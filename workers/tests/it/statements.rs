@@ -13,7 +13,7 @@ use contracts::{
 };
 use testkit::{
     Sandbox, Statements,
-    fixtures::{self, NewBatch},
+    fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
 use workers::{
@@ -63,7 +63,7 @@ async fn visitors(sandbox: &Sandbox, batch_id: Uuid) -> Vec<(Uuid, Uuid)> {
 #[tokio::test]
 async fn confirm_registration() {
     let sandbox = Sandbox::new("statements_of_confirm").await;
-    let batch = NewBatch::of(258).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(258).insert(&sandbox.db).await;
     let confirm = |(registration_id, student_id): (Uuid, Uuid)| {
         delivery(student(student_id), ConfirmRegistration { registration_id, student_id })
     };
@@ -76,7 +76,7 @@ async fn confirm_registration() {
 #[tokio::test]
 async fn review_registration() {
     let sandbox = Sandbox::new("statements_of_review").await;
-    let batch = NewBatch { requires_review: true, ..NewBatch::of(258) };
+    let batch = NewCourseBatch { requires_review: true, ..NewCourseBatch::of(258) };
     let batch = batch.insert(&sandbox.db).await;
     let admin = fixtures::user(&sandbox.db, "admin@example.org", Role::Admin).await;
     let admin = Principal::User { id: admin.id, role: Role::Admin };
@@ -96,7 +96,7 @@ async fn review_registration() {
 
 /// Seats of 258 and as many who wait: every one that is given up promotes somebody.
 async fn held_with_a_waitlist(sandbox: &Sandbox) -> Vec<(Uuid, Uuid)> {
-    let batch = NewBatch::of(258).waitlist(258).insert(&sandbox.db).await;
+    let batch = NewCourseBatch::of(258).waitlist(258).insert(&sandbox.db).await;
     let students: Vec<Uuid> = fixtures::students(&sandbox.db, "s", 516).await.iter().map(|s| s.id).collect();
     let held = fixtures::registrations(&sandbox.db, &batch, &students[..258], "seat_held").await;
     fixtures::registrations(&sandbox.db, &batch, &students[258..], "waitlisted").await;

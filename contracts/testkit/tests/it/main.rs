@@ -1,4 +1,4 @@
-//! The testkit itself, on the real services: what other tests lean on must bite.
+//! The testkit itself, on the real services: what other tests rely on must detect failures.
 
 use std::time::Duration;
 
@@ -29,15 +29,15 @@ async fn a_sandbox_has_the_migrations_and_each_role_may_sign_in() {
 }
 
 #[tokio::test]
-async fn fixtures_keep_the_ledgers() {
+async fn fixtures_keep_the_counters() {
     let sandbox = Sandbox::new("fixtures").await;
-    let batch = fixtures::NewBatch::of(1_000).waitlist(3).insert(&sandbox.db).await;
+    let course_batch = fixtures::NewCourseBatch::of(1_000).waitlist(3).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "many", 1_003).await;
     let ids: Vec<_> = students.iter().map(|student| student.id).collect();
-    let seated = fixtures::registrations(&sandbox.db, &batch, &ids[..1_000], "seat_held").await;
-    let waiting = fixtures::registrations(&sandbox.db, &batch, &ids[1_000..], "waitlisted").await;
+    let seated = fixtures::registrations(&sandbox.db, &course_batch, &ids[..1_000], "seat_held").await;
+    let waiting = fixtures::registrations(&sandbox.db, &course_batch, &ids[1_000..], "waitlisted").await;
     let claims: Vec<_> = seated.iter().enumerate().map(|(n, id)| (*id, format!("utr {n:06}"))).collect();
-    assert_eq!(fixtures::payments(&sandbox.db, &claims, batch.amount_due).await.len(), 1_000);
+    assert_eq!(fixtures::payments(&sandbox.db, &claims, course_batch.amount_due).await.len(), 1_000);
     let taken: (i32, i32, i64) = sqlx::query_as("SELECT seats_taken, waitlist_taken, next_waitlist_seq FROM batches")
         .fetch_one(&sandbox.db)
         .await

@@ -83,7 +83,7 @@ async fn dry_run(
         match selection::lock(&mut tx, *id).await? {
             None => println!("{id} would be skipped: somebody else has decided on it"),
             Some(parked) => match revive(&parked.event, edit) {
-                Ok(revived) => println!("{id} would go to {}", revived.place(partitions)),
+                Ok(revived) => println!("{id} would go to {}", revived.work_queue(partitions)),
                 Err(why) => println!("{id} would be skipped: {why}"),
             },
         }

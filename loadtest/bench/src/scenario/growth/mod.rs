@@ -11,7 +11,7 @@ mod pruning;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use contracts::envelope::BATCH_EVENTS_MAX;
+use contracts::envelope::MESSAGE_EVENTS_MAX;
 
 use super::{Check, Payments, Scenario, plans};
 use crate::{
@@ -64,7 +64,7 @@ pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec
     compare(&mut summary, &empty, &grown)?;
     let left = backlog::waiting(installation).await?;
     summary.push("messages of them that still wait", "", f64::from(left));
-    let arrays = i64::try_from(events.div_ceil(BATCH_EVENTS_MAX))?;
+    let arrays = i64::try_from(events.div_ceil(MESSAGE_EVENTS_MAX))?;
     summary.checks.push(Check::new("the backlog is still there", arrays, i64::from(left).min(arrays)));
     let pruned = pruning::measure(args, installation, &world).await?;
     let plans = plans::check(installation, &world).await?;
