@@ -39,14 +39,14 @@ WITH seats AS (
      WHERE operations.kind IN ('payment.submit.v1', 'registration.submit.v1', 'invoice.issue.v1')
      GROUP BY id
 )
-SELECT 'no batch over its capacity' AS rule,
+SELECT 'no course batch is over its capacity' AS rule,
        (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id
          WHERE coalesce(taken, 0) > capacity OR coalesce(waiting, 0) > waitlist_capacity) AS broken
 UNION ALL
-SELECT 'seats_taken is the live holds and the confirmed',
+SELECT 'seats_taken is the number of held and confirmed seats',
        (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id WHERE seats_taken <> coalesce(taken, 0))
 UNION ALL
-SELECT 'waitlist_taken is the waitlisted registrations',
+SELECT 'waitlist_taken is the number of waitlisted registrations',
        (SELECT count(*) FROM batches LEFT JOIN seats ON batch_id = batches.id WHERE waitlist_taken <> coalesce(waiting, 0))
 UNION ALL
 SELECT 'no registration is waitlisted while a seat is free',
@@ -57,12 +57,12 @@ SELECT 'waitlist numbers are contiguous',
        (SELECT count(*) FROM batches LEFT JOIN queues ON batch_id = batches.id
          WHERE coalesce(places, 0) <> coalesce(last, 0) OR numbers <> places OR next_waitlist_seq <> coalesce(last, 0) + 1)
 UNION ALL
-SELECT 'one active registration a student and batch',
+SELECT 'one active registration for each student and course batch',
        (SELECT count(*) FROM (SELECT FROM student_registrations
                                WHERE status NOT IN ('expired', 'cancelled', 'rejected')
                                GROUP BY student_id, batch_id HAVING count(*) > 1) AS doubled)
 UNION ALL
-SELECT 'one enrollment a student and batch',
+SELECT 'one enrollment for each student and course batch',
        (SELECT count(*) FROM (SELECT FROM enrollments GROUP BY student_id, batch_id HAVING count(*) > 1) AS doubled)
 UNION ALL
 SELECT 'every confirmed registration is enrolled',
@@ -76,20 +76,20 @@ SELECT 'every enrollment has a confirmed registration',
            AND NOT EXISTS (SELECT FROM student_registrations AS r
                             WHERE r.student_id = e.student_id AND r.batch_id = e.batch_id AND r.status = 'confirmed'))
 UNION ALL
-SELECT 'no live reference twice',
+SELECT 'no bank reference is used by two live payments',
        (SELECT count(*) FROM (SELECT FROM payments WHERE status NOT IN ('rejected', 'cancelled')
                                GROUP BY transaction_ref HAVING count(*) > 1) AS doubled)
 UNION ALL
-SELECT 'amount_paid is the sum of what was approved',
+SELECT 'amount_paid is the sum of the approved payments',
        (SELECT count(*) FROM student_registrations AS r LEFT JOIN money ON registration_id = r.id
          WHERE amount_paid <> coalesce(approved, 0))
 UNION ALL
-SELECT 'one invoice an approved payment',
+SELECT 'one invoice for each approved payment',
        (SELECT count(*) FROM payments AS p
          WHERE (SELECT count(*) FROM invoices WHERE payment_id = p.id AND kind = 'invoice')
                <> CASE WHEN status IN ('approved', 'refund_pending', 'refunded') THEN 1 ELSE 0 END)
 UNION ALL
-SELECT 'an invoice is over what was paid',
+SELECT 'the total of an invoice is the amount of its payment',
        (SELECT count(*) FROM invoices AS i JOIN payments AS p ON p.id = payment_id WHERE kind = 'invoice' AND total <> amount)
 UNION ALL
 SELECT 'invoice numbers are contiguous',
@@ -97,13 +97,13 @@ SELECT 'invoice numbers are contiguous',
 UNION ALL
 SELECT 'every invoice has its PDF', (SELECT count(*) FROM invoices WHERE pdf_file_id IS NULL)
 UNION ALL
-SELECT 'one audit row a decision',
+SELECT 'one audit row for each decision',
        (SELECT count(*) FROM payments AS p
          WHERE reviewed_at IS NOT NULL
            AND (SELECT count(*) FROM audit_logs
                  WHERE entity_type = 'payment' AND entity_id = p.id AND action IN ('payment.approve', 'payment.reject')) <> 1)
 UNION ALL
-SELECT 'one mail a dedupe key',
+SELECT 'one mail for each dedupe key',
        (SELECT count(*) FROM (SELECT FROM email_logs GROUP BY dedupe_key HAVING count(*) > 1) AS doubled)
 UNION ALL
 SELECT 'every mail is sent', (SELECT count(*) FROM email_logs WHERE status NOT IN ('sent', 'suppressed'))
