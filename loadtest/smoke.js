@@ -1,11 +1,11 @@
-// A short load of what the platform is for, with the duplicates of real people: students pay, visitors register,
-// accountants approve. loadtest/play prepares and checks it.
+// A short mixed load with the repeated requests of real people: students pay, visitors register, accountants approve.
+// loadtest/play prepares and checks it.
 //
-// Settings beside those of lib/: VISITORS (400). STUDENTS have seats.
+// Settings in addition to those of lib/: VISITORS (400). All STUDENTS have seats.
 import exec from 'k6/execution';
-import { countFromZero, share, thresholds } from './lib/client.js';
-import { askForSeat, batches, learnOfSeat, outcomes, students, visitor, vus } from './lib/people.js';
-import { approvePayments, awaitInvoice, pay, played } from './lib/payments.js';
+import { initialiseCounters, share, thresholds } from './lib/client.js';
+import { awaitSeat, batches, outcomes, requestSeat, students, visitor, vus } from './lib/people.js';
+import { approvePayments, awaitInvoice, counters, pay } from './lib/payments.js';
 
 const visitors = Number(__ENV.VISITORS || 400);
 
@@ -25,7 +25,7 @@ export const options = {
 };
 
 export function setup() {
-  countFromZero(...Object.values(outcomes), ...Object.values(played));
+  initialiseCounters(...Object.values(outcomes), ...Object.values(counters));
 }
 
 export function payForSeat() {
@@ -37,8 +37,8 @@ export function payForSeat() {
 
 export function register() {
   const who = visitor(exec.scenario.iterationInTest);
-  const operation = askForSeat(who, batches[who.n % batches.length]);
-  if (share(0.1)) learnOfSeat(who, [operation]);
+  const operation = requestSeat(who, batches[who.n % batches.length]);
+  if (share(0.1)) awaitSeat(who, [operation]);
 }
 
 export function accountant() {

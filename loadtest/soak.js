@@ -1,25 +1,26 @@
-// A moderate load for a long time: RATE (50) requests a second come in however fast they are answered. Half of them
-// look at seats, a quarter register, a quarter pay; accountants approve all the while. What must not grow is watched
-// by loadtest/play.
+// A moderate load for a long time: RATE (50) requests a second arrive, whether or not the earlier ones are answered.
+// Half of them read the seats left, a quarter register, a quarter pay; accountants approve meanwhile. loadtest/play
+// watches the memory of the processes.
 //
-// Settings beside those of lib/: RATE, DURATION_SECONDS (300). STUDENTS have seats: as many as there will be payments.
+// Settings in addition to those of lib/: RATE, DURATION_SECONDS (300). All STUDENTS have seats; there are as many of
+// them as payments.
 import exec from 'k6/execution';
 import { check } from 'k6';
-import { countFromZero, read, share, thresholds } from './lib/client.js';
-import { anyBatch, askForSeat, learnOfSeat, outcomes, students, visitor } from './lib/people.js';
-import { approvePayments, awaitInvoice, pay, played } from './lib/payments.js';
+import { get, initialiseCounters, share, thresholds } from './lib/client.js';
+import { anyBatch, awaitSeat, outcomes, requestSeat, students, visitor } from './lib/people.js';
+import { approvePayments, awaitInvoice, counters, pay } from './lib/payments.js';
 
 const rate = Number(__ENV.RATE || 50);
 const seconds = Number(__ENV.DURATION_SECONDS || 300);
 const duration = `${seconds}s`;
-// Somebody who waits for a result holds a VU; a tenth of the clients do.
-const room = { preAllocatedVUs: rate, maxVUs: rate * 10, timeUnit: '1s', duration, gracefulStop: '150s' };
+// A client that waits for a result occupies a VU; a tenth of the clients do.
+const arrivals = { preAllocatedVUs: rate, maxVUs: rate * 10, timeUnit: '1s', duration, gracefulStop: '150s' };
 
 export const options = {
   scenarios: {
-    reads: { executor: 'constant-arrival-rate', exec: 'look', rate: Math.ceil(rate / 2), ...room },
-    registrations: { executor: 'constant-arrival-rate', exec: 'register', rate: Math.ceil(rate / 4), ...room },
-    payments: { executor: 'constant-arrival-rate', exec: 'payForSeat', rate: Math.ceil(rate / 4), ...room },
+    reads: { executor: 'constant-arrival-rate', exec: 'look', rate: Math.ceil(rate / 2), ...arrivals },
+    registrations: { executor: 'constant-arrival-rate', exec: 'register', rate: Math.ceil(rate / 4), ...arrivals },
+    payments: { executor: 'constant-arrival-rate', exec: 'payForSeat', rate: Math.ceil(rate / 4), ...arrivals },
     accountants: { executor: 'per-vu-iterations', exec: 'accountant', vus: 2, iterations: 1, maxDuration: '24h' },
   },
   summaryTrendStats: ['med', 'p(95)', 'p(99)', 'max'],
@@ -35,20 +36,20 @@ export const options = {
 };
 
 export function setup() {
-  countFromZero(...Object.values(outcomes), ...Object.values(played));
+  initialiseCounters(...Object.values(outcomes), ...Object.values(counters));
 }
 
 export function look() {
   const name = 'GET /v1/batches/{id}/availability';
-  const seats = read(`/v1/batches/${anyBatch()}/availability`, { name });
-  check(seats, { 'the seats left are a number that can be': (r) => r && r.json('seats_left') >= 0 });
+  const seats = get(`/v1/batches/${anyBatch()}/availability`, { name });
+  check(seats, { 'the number of seats left is valid': (r) => r && r.json('seats_left') >= 0 });
 }
 
-// Visitors all: the students have their seats.
+// Only visitors: the students have seats already.
 export function register() {
   const who = visitor(exec.scenario.iterationInTest);
-  const operation = askForSeat(who, anyBatch());
-  if (share(0.1)) learnOfSeat(who, [operation]);
+  const operation = requestSeat(who, anyBatch());
+  if (share(0.1)) awaitSeat(who, [operation]);
 }
 
 export function payForSeat() {

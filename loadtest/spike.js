@@ -1,16 +1,16 @@
-// The day a batch opens. VUs park until one shared instant; 60 % of them have been polling the seats that are left,
-// and fire within FIRE_SECONDS of it; the others arrive over ARRIVAL_SECONDS. Who gets a seat and has an account pays
-// for it, two accountants work the payments off, some wait for their invoice. loadtest/play prepares and checks it.
+// The day a course batch opens. All VUs wait for one start time. 60 % of them poll the seats left until then and
+// register within FIRE_SECONDS; the others register over ARRIVAL_SECONDS. Students who get a seat pay for it, two
+// accountants approve the payments, some students wait for their invoice. loadtest/play prepares and checks it.
 //
-// Settings beside those of lib/: WAIT_SECONDS (15) before the instant, FIRE_SECONDS (2), ARRIVAL_SECONDS (60),
-// PAY_SECONDS (10), the longest that somebody thinks before paying; SEATS in all; PAYER, a file with a student who
-// has a seat: the reference of their payment is the one that others claim.
+// Settings in addition to those of lib/: WAIT_SECONDS (15) before the start, FIRE_SECONDS (2), ARRIVAL_SECONDS (60),
+// PAY_SECONDS (10), the longest pause before paying; SEATS, the number of all seats; PAYER, a file with a student who
+// has a seat: other students reuse the bank reference of this student's payment.
 import exec from 'k6/execution';
 import { check, sleep } from 'k6';
 import { Counter } from 'k6/metrics';
-import { command, countFromZero, learn, read, share, sleepUntil, thresholds } from './lib/client.js';
-import { anyBatch, askForSeatAgain, learnOfSeat, outcomes, person, run, students, vus } from './lib/people.js';
-import { approvePayments, awaitInvoice, pay, played } from './lib/payments.js';
+import { awaitResult, command, get, initialiseCounters, share, sleepUntil, thresholds } from './lib/client.js';
+import { anyBatch, awaitSeat, outcomes, person, requestSeatRepeatedly, run, students, vus } from './lib/people.js';
+import { approvePayments, awaitInvoice, counters, pay } from './lib/payments.js';
 
 const waitSeconds = Number(__ENV.WAIT_SECONDS || 15);
 const fireSeconds = Number(__ENV.FIRE_SECONDS || 2);
@@ -33,7 +33,7 @@ export const options = {
   setupTimeout: '3m',
   thresholds: {
     ...thresholds,
-    // Whoever is cut off does not count here.
+    // An iteration that is cut off does not count.
     'iterations{scenario:people}': [`count==${vus}`],
     operations_accepted: [`count>=${vus}`],
     registrations_seated: ['count>0'],
@@ -44,15 +44,16 @@ export const options = {
   },
 };
 
-// Runs when every VU is there. The reference that others will claim belongs to a payment of its own.
+// Runs once, before the VUs start. It makes the payment whose bank reference other students reuse.
 export function setup() {
-  countFromZero(unchanged, ...Object.values(outcomes), ...Object.values(played));
+  initialiseCounters(unchanged, ...Object.values(outcomes), ...Object.values(counters));
   const [token] = payer.tokens;
   const { registration_id, amount_due: amount, currency } = payer;
   const reference = `UTR-${run}-known`;
   const body = { registration_id, method: 'upi', amount, currency, transaction_id: reference };
-  const told = learn(command('/v1/payments', body, { name: 'POST /v1/payments', token, key: `pay-${run}-known` }), token);
-  check(told, { 'a payment is taken': (o) => o.state === 'succeeded' });
+  const request = { name: 'POST /v1/payments', token, key: `pay-${run}-known` };
+  const payment = awaitResult(command('/v1/payments', body, request), token);
+  check(payment, { 'a payment succeeds': (o) => o.state === 'succeeded' });
   return { reference, startAt: Date.now() + waitSeconds * 1000 };
 }
 
@@ -66,7 +67,7 @@ export function student({ reference, startAt }) {
   } else {
     sleepUntil(startAt + Math.random() * arrivalSeconds * 1000);
   }
-  const seat = learnOfSeat(who, askForSeatAgain(who, batch));
+  const seat = awaitSeat(who, requestSeatRepeatedly(who, batch));
   if (!seat || !who.student) return;
   sleep(Math.random() * paySeconds);
   const token = who.student.tokens[0];
@@ -74,18 +75,18 @@ export function student({ reference, startAt }) {
   if (paymentId && share(INVOICE_SHARE)) awaitInvoice(paymentId, token, 90);
 }
 
-// Every 5 s, each at their own moment, until the instant has come.
+// Polls every POLL_SECONDS, from a random moment on, until the start time.
 function watchSeats(batch, until) {
   let etag;
   sleep(Math.random() * POLL_SECONDS);
   while (Date.now() < until) {
     const name = 'GET /v1/batches/{id}/availability';
-    const seats = read(`/v1/batches/${batch}/availability`, { name, etag }, [200, 304]);
+    const seats = get(`/v1/batches/${batch}/availability`, { name, etag }, [200, 304]);
     if (seats && seats.status === 304) unchanged.add(1);
     if (seats && seats.status === 200) {
       etag = seats.headers.Etag;
       const { seats_left: left, capacity } = seats.json();
-      check(left, { 'the seats left are a number that can be': () => left >= 0 && left <= capacity });
+      check(left, { 'the number of seats left is valid': () => left >= 0 && left <= capacity });
     }
     sleep(Math.min(POLL_SECONDS, Math.max(0, (until - Date.now()) / 1000)));
   }

@@ -1,13 +1,12 @@
-// Everybody wants the same batch: all VUs fire within FIRE_SECONDS of one instant, each ends with a 202 and learns
-// what came of it. Nobody uses a second key, so that the seats and the places on the waitlist can be counted to the
-// last one.
+// All VUs register for the same course batch within FIRE_SECONDS of one start time, get a 202 and wait for the result.
+// Each uses one key only, so that seats and waitlist places must be filled exactly.
 //
-// Settings beside those of lib/: WAIT_SECONDS (10) before the instant, FIRE_SECONDS (2), SEATS and WAITLIST of the
-// batch.
+// Settings in addition to those of lib/: WAIT_SECONDS (10) before the start, FIRE_SECONDS (2), SEATS and WAITLIST of
+// the course batch.
 import exec from 'k6/execution';
 import { check, sleep } from 'k6';
-import { askForSeat, batches, learnOfSeat, outcomes, person, vus } from './lib/people.js';
-import { countFromZero, read, sleepUntil, thresholds } from './lib/client.js';
+import { awaitSeat, batches, outcomes, person, requestSeat, vus } from './lib/people.js';
+import { get, initialiseCounters, sleepUntil, thresholds } from './lib/client.js';
 
 const waitSeconds = Number(__ENV.WAIT_SECONDS || 10);
 const fireSeconds = Number(__ENV.FIRE_SECONDS || 2);
@@ -31,19 +30,22 @@ export const options = {
 };
 
 export function setup() {
-  countFromZero(...Object.values(outcomes));
+  initialiseCounters(...Object.values(outcomes));
   return { startAt: Date.now() + waitSeconds * 1000 };
 }
 
 export function student({ startAt }) {
   const who = person(exec.scenario.iterationInTest, vus);
   sleepUntil(startAt + Math.random() * fireSeconds * 1000);
-  learnOfSeat(who, [askForSeat(who, batches[0])]);
+  awaitSeat(who, [requestSeat(who, batches[0])]);
 }
 
 export function teardown() {
-  // The gateways' caches are a second old.
+  // The gateways cache the seats for up to a second.
   sleep(3);
-  const left = read(`/v1/batches/${batches[0]}/availability`, { name: 'GET /v1/batches/{id}/availability' });
-  check(left, { 'no seat and no place is left': (r) => r && r.json('seats_left') === 0 && r.json('waitlist_left') === 0 });
+  const left = get(`/v1/batches/${batches[0]}/availability`, { name: 'GET /v1/batches/{id}/availability' });
+  check(left, {
+    'no seat is left': (r) => r && r.json('seats_left') === 0,
+    'no waitlist place is left': (r) => r && r.json('waitlist_left') === 0,
+  });
 }

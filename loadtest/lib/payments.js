@@ -1,10 +1,12 @@
-// How a student pays for a seat, with the mistakes that people make, and how two accountants work the list off.
+// Payments of students, with the mistakes that people make, and the approvals of two accountants.
 //
-// Of the payments 1 % are malformed, 0.5 % bear another student's reference, 1 % the same student's again; 1 % of the
-// approvals are clicked by both accountants. In a small run that would be none, so it is at least about REPEATS_MIN.
+// 1 % of the payments are malformed, 0.5 % have another student's bank reference, 1 % repeat the student's own; 1 % of
+// the approvals are sent by both accountants. So that a small run has each of these too, it has about REPEATS_MIN.
 import { check, sleep } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { clumsily, command, commands, learn, read, reason, refusedAtOnce, share, together } from './client.js';
+import {
+  awaitResult, command, commands, get, reason, sendInvalid, sendTogether, sendWithRepeats, share,
+} from './client.js';
 import { accountants, run } from './people.js';
 
 const PAY = 'POST /v1/payments';
@@ -12,7 +14,7 @@ const DECIDE = 'POST /v1/payments/decisions';
 const DECISIONS_MAX = 500;
 const REPEATS_MIN = 3;
 
-export const played = {
+export const counters = {
   payments: new Counter('payments_made'),
   malformed: new Counter('payments_malformed'),
   foreign: new Counter('payments_with_a_foreign_reference'),
@@ -22,7 +24,7 @@ export const played = {
 };
 const invoiceMs = new Trend('told_to_invoice_ms', true);
 
-// `part` of `all`, yet enough that it is played at all.
+// The probability `part`, raised so that about REPEATS_MIN of `all` are chosen.
 function atLeast(part, all) {
   return Math.max(part, REPEATS_MIN / Math.max(all, REPEATS_MIN));
 }
@@ -32,32 +34,33 @@ function claim(n, seat, more) {
   return { registration_id, method: 'bank_transfer', amount, currency, transaction_id: `UTR-${run}-${n}`, ...more };
 }
 
-// Pays for a seat in full; `payers` is about how many do, `foreignReference` somebody else's that is live.
+// Pays for a seat in full; `payers` is roughly the number of students who pay, `foreignReference` the bank reference of
+// another student's payment.
 export function pay(n, token, seat, { payers, foreignReference }) {
-  const asked = (word) => ({ name: PAY, token, key: `pay-${run}-${n}-${word}` });
+  const request = (word) => ({ name: PAY, token, key: `pay-${run}-${n}-${word}` });
   const chance = (part) => share(atLeast(part, payers));
-  if (chance(0.01)) payMalformed(n, seat, asked('malformed'));
+  if (chance(0.01)) payMalformed(n, seat, request('malformed'));
   if (foreignReference && chance(0.005)) {
-    played.foreign.add(1);
+    counters.foreign.add(1);
     const foreign = claim(n, seat, { transaction_id: foreignReference });
-    const told = learn(command('/v1/payments', foreign, asked('foreign')), token);
-    check(told, { "another student's reference is refused": (o) => reason(o) === 'duplicate-reference' });
+    const settled = awaitResult(command('/v1/payments', foreign, request('foreign')), token);
+    check(settled, { "another student's reference is rejected": (o) => reason(o) === 'duplicate-reference' });
   }
-  if (chance(0.01)) return payTwiceWithOneReference(n, token, seat, asked);
-  if (share(0.05)) return payAndReload(n, token, seat, asked);
-  const told = learn(clumsily('/v1/payments', claim(n, seat), asked('first')), token);
-  return paid(told);
+  if (chance(0.01)) return payTwiceWithOneReference(n, token, seat, request);
+  if (share(0.05)) return payAndReload(n, token, seat, request);
+  const settled = awaitResult(sendWithRepeats('/v1/payments', claim(n, seat), request('first')), token);
+  return paid(settled);
 }
 
-function paid(told) {
-  check(told, { 'a payment is taken': (o) => o.state === 'succeeded' });
-  if (told.state !== 'succeeded') return null;
-  played.payments.add(1);
-  return told.result.payment_id;
+function paid(settled) {
+  check(settled, { 'a payment succeeds': (o) => o.state === 'succeeded' });
+  if (settled.state !== 'succeeded') return null;
+  counters.payments.add(1);
+  return settled.result.payment_id;
 }
 
-function payMalformed(n, seat, asked) {
-  played.malformed.add(1);
+function payMalformed(n, seat, request) {
+  counters.malformed.add(1);
   const reference = `BAD-${run}-${n}`;
   const good = claim(n, seat, { transaction_id: reference });
   const bad = [
@@ -67,38 +70,39 @@ function payMalformed(n, seat, asked) {
     JSON.stringify({ ...good, student_id: seat.registration_id }),
     JSON.stringify(good).slice(0, -1),
   ];
-  refusedAtOnce('/v1/payments', bad[n % bad.length], asked, reference);
+  sendInvalid('/v1/payments', bad[n % bad.length], request, reference);
 }
 
-// Another key and the same reference, typed differently: one of the two counts.
-function payAndReload(n, token, seat, asked) {
-  const first = clumsily('/v1/payments', claim(n, seat), asked('first'));
-  const second = command('/v1/payments', claim(n, seat, { transaction_id: ` utr ${run} ${n} ` }), asked('reloaded'));
-  const told = [first, second].map((operation) => learn(operation, token));
-  const taken = told.filter((operation) => operation.state === 'succeeded');
-  check(taken, { 'a payment sent twice is taken once': (all) => all.length === 1 });
-  return paid(taken[0] || told[0]);
+// Pays again under another key with the same bank reference in another spelling: one of the two succeeds.
+function payAndReload(n, token, seat, request) {
+  const first = sendWithRepeats('/v1/payments', claim(n, seat), request('first'));
+  const second = command('/v1/payments', claim(n, seat, { transaction_id: ` utr ${run} ${n} ` }), request('reloaded'));
+  const settled = [first, second].map((operation) => awaitResult(operation, token));
+  const taken = settled.filter((operation) => operation.state === 'succeeded');
+  check(taken, { 'a payment sent twice succeeds once': (all) => all.length === 1 });
+  return paid(taken[0] || settled[0]);
 }
 
-// Half of it, then the other half under the same reference, which is refused, then under its own.
-function payTwiceWithOneReference(n, token, seat, asked) {
-  played.sameAgain.add(1);
+// Pays half, then the other half with the same bank reference, which is rejected, then with a reference of its own.
+function payTwiceWithOneReference(n, token, seat, request) {
+  counters.sameAgain.add(1);
   const total = Math.round(Number(seat.amount_due) * 100);
   const half = Math.floor(total / 2);
   const money = (paise) => (paise / 100).toFixed(2);
-  const first = learn(command('/v1/payments', claim(n, seat, { amount: money(half) }), asked('half')), token);
+  const first = awaitResult(command('/v1/payments', claim(n, seat, { amount: money(half) }), request('half')), token);
   const rest = claim(n, seat, { amount: money(total - half) });
-  const again = learn(command('/v1/payments', rest, asked('again')), token);
-  check(again, { 'the same reference again is refused': (o) => reason(o) === 'duplicate-reference' });
-  paid(learn(command('/v1/payments', { ...rest, transaction_id: `UTR-${run}-${n}-rest` }, asked('rest')), token));
+  const again = awaitResult(command('/v1/payments', rest, request('again')), token);
+  check(again, { 'the same reference again is rejected': (o) => reason(o) === 'duplicate-reference' });
+  const ownReference = { ...rest, transaction_id: `UTR-${run}-${n}-rest` };
+  paid(awaitResult(command('/v1/payments', ownReference, request('rest')), token));
   return paid(first);
 }
 
-// Looks for the invoice of a payment until it is there.
+// Polls the invoices until the payment's is among them.
 export function awaitInvoice(paymentId, token, seconds) {
   const began = Date.now();
   const there = () => {
-    const list = read('/v1/invoices', { name: 'GET /v1/invoices', token });
+    const list = get('/v1/invoices', { name: 'GET /v1/invoices', token });
     return list && list.json('items').some((invoice) => invoice.payment_id === paymentId);
   };
   let found = there();
@@ -114,7 +118,7 @@ function submittedPayments(token, seen) {
   const items = [];
   let cursor = '';
   while (items.length < DECISIONS_MAX && cursor !== undefined) {
-    const page = read(`/v1/payments?status=submitted&limit=100${cursor}`, { name: 'GET /v1/payments', token });
+    const page = get(`/v1/payments?status=submitted&limit=100${cursor}`, { name: 'GET /v1/payments', token });
     if (!page) break;
     items.push(...page.json('items'));
     const next = page.json('next_cursor');
@@ -123,8 +127,9 @@ function submittedPayments(token, seen) {
   return items.slice(0, DECISIONS_MAX).map((payment) => payment.id).filter((id) => !seen.has(id));
 }
 
-// One of two accountants: half of the list each, by the payment's id, and `both` of it clicked by both at the same
-// moment. Works until `until`, and then as long as anything comes in; `payers` is about how many payments there will be.
+// One of two accountants: each approves half of the payments, by id; the share `both` of 10,000 is approved by both at
+// the same moment. Ends ten seconds after the last payment, not before `until`; `payers` is roughly the number of
+// payments.
 export function approvePayments(me, until, payers) {
   const token = accountants[me].access_token;
   const both = Math.ceil(atLeast(0.01, payers) * 10000);
@@ -138,7 +143,7 @@ export function approvePayments(me, until, payers) {
     const plain = mine.filter((id) => !contested.includes(id));
     if (plain.length > 0) commands('/v1/payments/decisions', approvals(plain), { name: DECIDE, token, key: key('') });
     contested.forEach((id) => bothApprove(id, key(`-${id}`)));
-    played.approvals.add(mine.length);
+    counters.approvals.add(mine.length);
     mine.forEach((id) => seen.add(id));
     if (mine.length > 0) quietSince = Date.now();
     sleep(1);
@@ -149,14 +154,17 @@ function approvals(ids) {
   return { items: ids.map((payment_id) => ({ payment_id, verdict: 'approve' })) };
 }
 
-// Two accountants click at once: one wins, the other is told.
+// Both accountants approve at the same moment: one succeeds, the other is rejected.
 function bothApprove(id, key) {
-  played.bothApprove.add(1);
+  counters.bothApprove.add(1);
   const tokens = accountants.slice(0, 2).map((accountant) => accountant.access_token);
   const name = 'POST /v1/payments/{id}/approve';
-  const clicks = together(tokens.map((token) => [`/v1/payments/${id}/approve`, {}, { name, token, key }]));
-  const told = clicks.map((operation, n) => learn(operation, tokens[n]));
-  const won = told.filter((operation) => operation.state === 'succeeded').length;
-  const late = told.filter((operation) => reason(operation) === 'already-decided').length;
-  check(null, { 'of two approvals one wins': () => won === 1, 'of two approvals the other is told': () => late === 1 });
+  const clicks = sendTogether(tokens.map((token) => [`/v1/payments/${id}/approve`, {}, { name, token, key }]));
+  const settled = clicks.map((operation, n) => awaitResult(operation, tokens[n]));
+  const won = settled.filter((operation) => operation.state === 'succeeded').length;
+  const late = settled.filter((operation) => reason(operation) === 'already-decided').length;
+  check(null, {
+    'of two approvals one succeeds': () => won === 1,
+    'of two approvals the other is rejected': () => late === 1,
+  });
 }

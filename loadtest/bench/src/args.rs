@@ -1,12 +1,12 @@
-//! The command line: which scenarios, how hard, how often, and with what processes and settings.
+//! The command line: scenarios, load, number of runs, processes and settings.
 
 use std::{path::PathBuf, time::Duration};
 
-/// Measures the running instance's programs; see `loadtest/bench/run`, which prepares everything that this needs.
+/// Measures gateways and workers that it starts itself; `loadtest/bench/run` prepares the services and the builds.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "bench")]
-pub struct Args {
-    /// What to measure, one after the other; none: payments.
+pub(crate) struct Args {
+    /// Scenarios to measure, one after the other [default: payments].
     #[arg(value_enum)]
     pub scenarios: Vec<ScenarioName>,
 
@@ -14,37 +14,38 @@ pub struct Args {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=19_000))]
     pub connections: u16,
 
-    /// The open model: requests that arrive a second, whatever the answers do, or so much of the closed maximum, such as
-    /// `70%`, which is then measured first. Without it the model is closed: each connection sends its next request when
-    /// it has its answer.
+    /// Open model: requests arrive at this rate, whether or not the earlier ones are answered. A percentage, such as
+    /// `70%`, is taken of the rate that the closed model settles, which is then measured first. Without this option
+    /// the model is closed: each connection sends its next request when the last is answered.
     #[arg(long = "rate", value_name = "PER_SECOND|PERCENT%", value_parser = rate)]
     pub rate_wanted: Option<Rate>,
 
-    /// What that comes to, a second; none: the closed model.
+    /// `rate_wanted` in requests a second, computed by `series`; none in the closed model.
     #[arg(skip)]
     pub rate: Option<u32>,
 
-    /// The closed maximum, where it is known already.
+    /// Settled commands a second of the closed model, where they are known, so that `--rate 70%` need not measure
+    /// them.
     #[arg(long, value_name = "PER_SECOND", requires = "rate_wanted", value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub of: Option<u32>,
 
-    /// `approvals`, `pdf` and `mail`: how many.
+    /// `approvals`, `pdf` and `mail`: number of items.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub items: u32,
 
-    /// How long the drain may take, seconds; what is left then breaks the run.
+    /// Longest drain, seconds. The run is broken if effects are missing after it.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     pub drain_limit: u16,
 
-    /// Profiles each of our processes with `perf` for so many seconds of each run's load; it costs them a little.
+    /// Profiles gateways, workers and the driver with `perf` for this many seconds of each run, which costs some CPU.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=600))]
     pub perf: Option<u16>,
 
-    /// How long load is put on, seconds, after the warm-up.
+    /// Length of the measured load, seconds, after the warm-up.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     pub duration: u16,
 
-    /// How long the warm-up lasts, seconds. It is drained before anything is counted.
+    /// Length of the warm-up, seconds. It is drained before the measurement begins.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=600))]
     pub warm_up: u16,
 
@@ -52,27 +53,27 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub repeats: u16,
 
-    /// Of a hundred requests, how many are sent a second time under the same key, later.
+    /// Requests that are sent again later under the same key, for each 100 requests.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     pub duplicates_percent: u8,
 
-    /// Commands made ready for each second of load; the load ends early where they run out.
+    /// Commands rendered for each second of load; the load ends early when they run out.
     #[arg(long, default_value_t = 14_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub ready_per_second: u32,
 
-    /// Registrations: seats of each of the twelve batches, and as many places on its waitlist, so that they run out.
+    /// Registrations: seats and waitlist places of each of the twelve course batches, so that both run out.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
     pub seats: Option<i32>,
 
-    /// `stampede` and `waiters`: clients, a connection each.
+    /// `stampede` and `waiters`: number of clients, each with its own connection.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=38_000))]
     pub clients: u32,
 
-    /// For tries: every size of `stampede`, `waiters`, `growth` and `fairness` times this.
+    /// Factor on all sizes of `stampede`, `waiters`, `growth` and `fairness`, for quick trials.
     #[arg(long, default_value_t = 1.0, value_parser = share)]
     pub scale: f64,
 
-    /// Threads of the driver.
+    /// Threads of the load driver.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub driver_threads: u8,
 
@@ -80,95 +81,97 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub gateways: u8,
 
-    /// The pools of a worker process, with commas; once a process. `email` and `documents` stay off unless named.
+    /// Pools of one worker process, separated by commas; repeat it for more processes. `email` and `documents` do not
+    /// run unless named.
     #[arg(long, value_name = "POOLS", default_values_t = [
         "registrations".to_owned(), "payments,invoicing,notifications,dead-letters,clock".to_owned()])]
     pub workers: Vec<String>,
 
-    /// A setting of gateways and workers, such as `REGISTRAR__DATABASE__POOL_MAX=4`; may be repeated.
+    /// Setting of gateways and workers, such as `REGISTRAR__DATABASE__POOL_MAX=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub env: Vec<(String, String)>,
 
-    /// The same for the gateways alone.
+    /// Setting of the gateways only; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub gateway_env: Vec<(String, String)>,
 
-    /// The same for the workers alone, such as `REGISTRAR__RUNTIME__PREFETCH=128`.
+    /// Setting of the workers only, such as `REGISTRAR__RUNTIME__PREFETCH=128`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub workers_env: Vec<(String, String)>,
 
-    /// Go on with the data that is there, instead of an empty database for each scenario.
+    /// Keeps the data that is there instead of creating an empty database for each scenario.
     #[arg(long)]
     pub keep_data: bool,
 
-    /// Where the results go.
+    /// Folder for the results.
     #[arg(long, default_value = "target/bench")]
     pub results: PathBuf,
 }
 
-/// The names of the scenarios; each is a file of `scenario/`.
+/// Names of the scenarios; each is a file of `scenarios/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ScenarioName {
-    /// `POST /v1/payments`, a student and a held seat each.
+pub(crate) enum ScenarioName {
+    /// `POST /v1/payments`, each for one student and their held seat.
     Payments,
-    /// `POST /v1/registrations` on twelve batches, by students who are signed in.
+    /// `POST /v1/registrations` on twelve course batches by signed-in students.
     RegistrationsKnown,
-    /// The same by visitors with new addresses.
+    /// `POST /v1/registrations` on twelve course batches by visitors with new addresses.
     RegistrationsNew,
-    /// Payments one after the other on one connection, each with `Prefer: wait=10`.
+    /// Payments one at a time on one connection, each with `Prefer: wait=10`.
     Unloaded,
     /// Two accountants approve submitted payments, 500 a request, until the last invoice is issued.
     Approvals,
-    /// Issued invoices become PDFs, with the pool `documents` alone on the machine.
+    /// Rendering of issued invoices as PDFs, with no pool but `documents` running.
     Pdf,
-    /// Queued mails go to Postfix's smtp-sink, with the pool `email` alone on the machine.
+    /// Sending of queued mails to Postfix's smtp-sink, with no pool but `email` running.
     Mail,
-    /// 20,000 connections, then a registration each within two seconds, on one batch.
+    /// 20,000 connections, then one registration on each within two seconds, all for one course batch.
     Stampede,
-    /// 20,000 clients that listen or poll, until all is settled.
+    /// 20,000 clients that wait for results, by event stream or long poll.
     Waiters,
-    /// Payments on an empty system and on ten million operations with a million events waiting; pruning; the plans.
+    /// Payments on an empty and on a grown system (ten million operations, a million queued events), pruning, query
+    /// plans.
     Growth,
-    /// The plan of every list endpoint, on the data that is there.
+    /// Query plans of every list endpoint, on the data that is there.
     Plans,
-    /// Registrations at a steady rate beside decisions in bulk, a slow mail server, and none.
+    /// Latency of registrations at a steady rate beside bulk decisions, a slow mail server and a mail outage.
     Fairness,
-    /// Payments with 1, 2 and 4 worker processes and 1 and 2 gateways.
+    /// Payments with 1, 2 and 4 worker processes, 1 and 2 gateways, and a partitioned queue.
     ScaleOut,
 }
 
-/// How hard the open model drives.
+/// Arrival rate of the open model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rate {
+pub(crate) enum Rate {
     /// Requests a second.
     PerSecond(u32),
-    /// Of what the closed model reaches end to end.
+    /// Percentage of the rate that the closed model settles end to end.
     Percent(u8),
 }
 
 impl Args {
-    /// How long load is put on.
-    pub fn duration(&self) -> Duration {
+    /// Length of the measured load.
+    pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs(self.duration.into())
     }
 
-    /// Clients of `stampede` and `waiters`, an even number at least four.
-    pub fn clients(&self) -> usize {
+    /// Number of clients of `stampede` and `waiters`: even, at least four.
+    pub(crate) fn clients(&self) -> usize {
         self.scaled(self.clients as usize).max(4).next_multiple_of(2)
     }
 
-    /// A size, to scale; at least 1.
-    pub fn scaled(&self, size: usize) -> usize {
+    /// A size times `--scale`, at least 1.
+    pub(crate) fn scaled(&self, size: usize) -> usize {
         ((size as f64 * self.scale) as usize).max(1)
     }
 
-    /// How long the drain may take.
-    pub fn drain_limit(&self) -> Duration {
+    /// Longest drain.
+    pub(crate) fn drain_limit(&self) -> Duration {
         Duration::from_secs(self.drain_limit.into())
     }
 
-    /// How long the warm-up lasts.
-    pub fn warm_up(&self) -> Duration {
+    /// Length of the warm-up.
+    pub(crate) fn warm_up(&self) -> Duration {
         Duration::from_secs(self.warm_up.into())
     }
 }

@@ -1,45 +1,28 @@
-//! Where the time of one command goes: the programs' own timings put in the order of its way. What no clock measures is a
-//! difference of means, and says of which.
+//! The time of one command, step by step, from the histograms of gateways and workers in the order in which a command
+//! passes them. A step without a histogram is the difference of two means; [`Step::from`] names them.
 
-use serde::Serialize;
+use crate::record::{Stage, Step};
 
-use crate::record::Stage;
-
-/// One step of the way.
-#[derive(Clone, Debug, Serialize)]
-pub struct Step {
-    /// What happens.
-    pub name: &'static str,
-    /// Seconds, or events where the metric counts those.
-    pub mean: f64,
-    /// The upper bound of the median's bucket, where it was observed.
-    pub p50_bound: Option<f64>,
-    /// The upper bound of the 99th percentile's bucket.
-    pub p99_bound: Option<f64>,
-    /// The metric, or how it was derived.
-    pub from: String,
-}
-
-/// What all processes have observed, and the pool that is asked about.
+/// The histograms of all processes, and the pool whose steps are computed.
 struct Timings<'a> {
     stages: &'a [Stage],
     pool: &'a str,
 }
 
-/// The steps of a command that this pool settles; those that nobody observed are left out.
-pub fn steps(stages: &[Stage], pool: &str) -> Vec<Step> {
+/// Returns the steps of a command that this pool settles, without those that no process observed.
+pub(crate) fn steps(stages: &[Stage], pool: &str) -> Vec<Step> {
     let timings = Timings { stages, pool };
     let mut steps = timings.at_the_gateway();
     steps.extend(timings.queue_time());
-    steps.extend(timings.observed("events a batch", "workers", "batch_events", &format!("pool=\"{pool}\"")));
+    steps.extend(timings.observed("events settled together", "workers", "batch_events", &format!("pool=\"{pool}\"")));
     for (name, stage) in [
         ("decode the delivery", "decode"),
-        ("settle a batch, all of it", "settle_batch"),
+        ("settle deliveries, all of it", "settle_batch"),
         ("  apply: the handler's statements", "apply"),
         ("  settle: the operations' rows", "settle"),
         ("  commit", "commit"),
-        ("  do it: SMTP, Typst", "perform"),
-        ("follow-ups confirmed, beside the next batch", "follow_ups"),
+        ("  perform: SMTP, Typst", "perform"),
+        ("follow-ups confirmed, beside the next events", "follow_ups"),
         ("ack", "ack"),
     ] {
         steps.extend(timings.of_pool(name, stage));
@@ -57,7 +40,7 @@ impl Timings<'_> {
         let broker = self.observed("  confirm by the broker", "gateway", "amqp_confirm_seconds", "");
         let mut steps = Vec::new();
         steps.extend(request.clone());
-        // Duplicates are answered without being published, so a request publishes less than one event on average.
+        // Duplicates are answered without being published, so that there are fewer publishes than requests.
         let published = |confirm: &Step| {
             let requests = self.count("gateway", "gateway_request_seconds", "/v1/");
             let confirms = self.count("gateway", "gateway_confirm_seconds", "");
@@ -74,13 +57,14 @@ impl Timings<'_> {
         steps
     }
 
-    /// An event's age when it is settled counts from its acceptance, just before it is published.
+    /// Time in the queue, estimated: an event's age when it is settled counts from its acceptance, just before
+    /// publishing.
     fn queue_time(&self) -> Option<Step> {
-        let (age, batch) = (self.age()?, self.of_pool("", "settle_batch")?);
+        let (age, settling) = (self.age()?, self.of_pool("", "settle_batch")?);
         let published = self.observed("", "gateway", "gateway_confirm_seconds", "").map_or(0.0, |step| step.mean);
         Some(Step {
-            name: "in the queue, and collected (about)",
-            mean: (age.mean - published - batch.mean).max(0.0),
+            name: "in the queue and consumer buffer (estimated)",
+            mean: (age.mean - published - settling.mean).max(0.0),
             p50_bound: None,
             p99_bound: None,
             from: "settled_age − gateway_confirm − settle_batch".to_owned(),
@@ -110,7 +94,7 @@ impl Timings<'_> {
         self.stages.iter().filter(is_counted).map(|stage| stage.count).sum()
     }
 
-    /// The mean over all processes and labels; bounds are of the one that observed most.
+    /// Mean over all processes and labels; the bounds are those of the series with the most observations.
     fn mean(&self, name: &'static str, from: String, is_wanted: impl Fn(&Stage) -> bool) -> Option<Step> {
         let found: Vec<&Stage> = self.stages.iter().filter(|stage| is_wanted(stage)).collect();
         let most = found.iter().max_by(|a, b| a.count.total_cmp(&b.count))?;
@@ -135,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_measures_is_a_difference() {
+    fn a_step_without_a_histogram_is_a_difference() {
         let stages = [
             stage("gateway-1", "gateway_confirm_seconds", "", 0.010),
             stage("gateway-1", "amqp_confirm_seconds", "", 0.004),
@@ -149,7 +133,7 @@ mod tests {
         let mean = |name: &str| steps.iter().find(|step| step.name.contains(name)).map(|s| (s.mean * 1e3).round());
         assert_eq!(mean("publish wait"), Some(7.0));
         assert_eq!(mean("in the queue"), Some(25.0));
-        assert_eq!(mean("settle a batch"), Some(15.0));
+        assert_eq!(mean("settle deliveries"), Some(15.0));
         assert_eq!(mean("ack"), None);
     }
 }

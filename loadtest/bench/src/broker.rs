@@ -1,5 +1,5 @@
-//! The broker, asked for what still waits, and for the mails that nobody sends while the e-mail pool is stopped: they are
-//! taken out and counted one by one, as each message is an array of them.
+//! Connection to RabbitMQ that reads queue depths, purges queues, and takes events out of queues without a consumer to
+//! count them: those of mails and PDFs, whose pools do not run in most scenarios.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -22,21 +22,21 @@ use serde::Deserialize;
 const PREFETCH: u16 = 200;
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// A connection of our own to the broker.
-pub struct Broker {
+/// An AMQP connection of the benchmark's own.
+pub(crate) struct Broker {
     channel: Channel,
     connection: Connection,
     partitions: Partitions,
 }
 
-/// The events of a queue.
+/// Counts of what was taken out of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub(crate) struct EventCounts {
     /// AMQP messages.
     pub messages: usize,
-    /// Events in them.
+    /// Events in these messages.
     pub events: usize,
-    /// Events with an id of their own.
+    /// Distinct event ids.
     pub distinct: usize,
 }
 
@@ -46,32 +46,32 @@ struct Event<'a> {
 }
 
 impl Broker {
-    /// Connects.
+    /// Connects and declares the topology.
     ///
     /// # Errors
     /// Where the broker cannot be reached.
-    pub async fn connect(url: &str, partitions: Partitions) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(url: &str, partitions: Partitions) -> anyhow::Result<Self> {
         let connection = amqp::open(&AmqpSettings::new(url, "bench")).await?;
         let channel = connection.create_channel().await?;
         topology::declare(&channel, partitions).await?;
         Ok(Self { channel, connection, partitions })
     }
 
-    /// Messages that are ready in all queues that somebody consumes.
+    /// Returns the number of ready AMQP messages in all queues that have a consumer.
     ///
     /// # Errors
     /// Where the channel ends.
-    pub async fn waiting(&self) -> anyhow::Result<u64> {
+    pub(crate) async fn waiting(&self) -> anyhow::Result<u64> {
         let depths = topology::depths(&self.channel, self.partitions).await?;
         Ok(depths.iter().filter(|depth| depth.consumers > 0).map(|depth| u64::from(depth.messages)).sum())
     }
 
-    /// Empties all queues: what an earlier run left belongs to a database that is gone. Its partitions, where it had more
-    /// of them, go as a whole, or they would be consumed.
+    /// Purges all queues, since messages of an earlier run refer to a database that no longer exists, and deletes the
+    /// partitions of an earlier run with more partitions, which would be consumed otherwise.
     ///
     /// # Errors
     /// Where the channel ends.
-    pub async fn purge(&self) -> anyhow::Result<()> {
+    pub(crate) async fn purge(&self) -> anyhow::Result<()> {
         for queue in topology::queue_names(self.partitions) {
             self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.context(queue)?;
         }
@@ -85,29 +85,29 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes everything out of a queue that nobody consumes; of one that somebody does, nothing.
+    /// Takes all events out of a queue, or none where it has a consumer.
     ///
     /// # Errors
-    /// Where the channel ends, or a message is no array of events.
-    pub async fn take_unconsumed(&self, queue: Queue) -> anyhow::Result<Taken> {
+    /// Where the channel ends, or a message is not an array of events.
+    pub(crate) async fn take_unconsumed(&self, queue: Queue) -> anyhow::Result<EventCounts> {
         let depths = topology::depths(&self.channel, self.partitions).await?;
         match depths.iter().any(|depth| depth.queue == queue.name() && depth.consumers > 0) {
-            true => Ok(Taken::default()),
+            true => Ok(EventCounts::default()),
             false => self.take_all(queue).await,
         }
     }
 
-    /// Takes everything out of a queue.
+    /// Takes all events out of a queue.
     ///
     /// # Errors
-    /// Where somebody else consumes it, the channel ends, or a message is no array of events.
-    pub async fn take_all(&self, queue: Queue) -> anyhow::Result<Taken> {
+    /// Where the queue has a consumer, the channel ends, or a message is not an array of events.
+    pub(crate) async fn take_all(&self, queue: Queue) -> anyhow::Result<EventCounts> {
         let depths = topology::depths(&self.channel, self.partitions).await?;
         let depth = depths.iter().find(|depth| depth.queue == queue.name()).context("the queue is declared")?;
         if depth.consumers > 0 {
             bail!("`{}` has a consumer, so its events cannot be counted", queue.name());
         }
-        let (mut taken, mut ids) = (Taken::default(), HashSet::new());
+        let (mut taken, mut ids) = (EventCounts::default(), HashSet::new());
         self.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let (name, tag) = (queue.name().into(), "bench".into());
         let options = BasicConsumeOptions::default();
@@ -122,7 +122,7 @@ impl Broker {
                 delivery.acker.ack(BasicAckOptions { multiple: true }).await?;
             }
         }
-        // Tag 0 is everything so far.
+        // Delivery tag 0 with `multiple` acknowledges all deliveries so far.
         self.channel.basic_ack(0, BasicAckOptions { multiple: true }).await?;
         self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
         taken.distinct = ids.len();

@@ -1,5 +1,5 @@
-//! What `loadtest/bench/run` tells of the instance: addresses, the programs' settings, and the pids of its servers. This is
-//! the only file that reads the environment.
+//! The instance as described by the environment that `loadtest/bench/run` sets: addresses, settings of the programs,
+//! pids of the servers. No other file reads the environment.
 
 use std::{env, path::PathBuf};
 
@@ -8,42 +8,42 @@ use contracts::Partitions;
 
 /// The instance that is measured.
 #[derive(Clone, Debug)]
-pub struct Installation {
-    /// Where the release builds of the two programs lie.
+pub(crate) struct Installation {
+    /// Folder with the release builds of the programs.
     pub programs: PathBuf,
-    /// The gateway's settings, as `lib.sh` makes them.
+    /// Settings of the gateway, as `deploy/local/lib.sh` makes them.
     pub gateway_settings: Vec<(String, String)>,
-    /// The workers' settings.
+    /// Settings of the workers.
     pub workers_settings: Vec<(String, String)>,
-    /// The settings of `workers migrate` and `workers seed`: the owner's.
+    /// Settings of `workers migrate` and `workers seed`, which run as the owner of the database.
     pub owner_settings: Vec<(String, String)>,
-    /// The owner's URL of the database.
+    /// Database URL of the owner.
     pub database_url: String,
-    /// The broker.
+    /// AMQP URL.
     pub amqp_url: String,
-    /// Which queues are split, as the programs' settings say.
+    /// Partitioned queues according to the settings.
     pub partitions: Partitions,
-    /// The first of 30 ports for the programs' listeners.
+    /// First of 30 ports for the listeners of the programs.
     pub port_base: u16,
-    /// The postmaster, where it runs here.
+    /// Pid of the postmaster, where it runs on this machine.
     pub postgres_pid: Option<u32>,
-    /// The Erlang node, where it runs here.
+    /// Pid of the Erlang node, where it runs on this machine.
     pub rabbitmq_pid: Option<u32>,
-    /// Postfix's smtp-sink, where it is installed.
+    /// Path of Postfix's smtp-sink, where it is installed.
     pub smtp_sink: Option<PathBuf>,
-    /// Where the programs' logs go.
+    /// Folder for the logs of the programs.
     pub logs: PathBuf,
 }
 
-/// The setting that splits the queue of payments.
-pub const PARTITIONS: &str = "REGISTRAR__PARTITIONS__PAYMENTS";
+/// The setting that partitions the queue `payments`.
+pub(crate) const PARTITIONS: &str = "REGISTRAR__PARTITIONS__PAYMENTS";
 
 impl Installation {
-    /// Reads the `BENCH_...` variables; `more` are the settings of all programs from the command line.
+    /// Reads the `BENCH_...` variables; `more` are the settings from the command line.
     ///
     /// # Errors
-    /// Where one is missing: this program is started by `loadtest/bench/run`.
-    pub fn from_env(more: &[(String, String)]) -> anyhow::Result<Self> {
+    /// Where a variable is missing: this program is started by `loadtest/bench/run`.
+    pub(crate) fn from_env(more: &[(String, String)]) -> anyhow::Result<Self> {
         let gateway_settings = settings(&variable("BENCH_GATEWAY_SETTINGS")?);
         Ok(Self {
             partitions: partitions(gateway_settings.iter().chain(more))?,
@@ -61,27 +61,27 @@ impl Installation {
         })
     }
 
-    /// The key that signs access tokens.
+    /// Returns the HS256 secret that signs access tokens.
     ///
     /// # Errors
-    /// Where the gateway has none.
-    pub fn jwt_secret(&self) -> anyhow::Result<&str> {
+    /// Where the gateway's settings have none.
+    pub(crate) fn jwt_secret(&self) -> anyhow::Result<&str> {
         let name = "REGISTRAR__SECRETS__JWT_HS256";
         let found = self.gateway_settings.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str()).with_context(|| format!("{name} is not among the gateway's settings"))
     }
 
-    /// One of the workers' settings.
+    /// Returns one of the workers' settings.
     ///
     /// # Errors
-    /// Where they do not have it.
-    pub fn workers_setting(&self, name: &str) -> anyhow::Result<&str> {
+    /// Where it is not set.
+    pub(crate) fn workers_setting(&self, name: &str) -> anyhow::Result<&str> {
         let found = self.workers_settings.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str()).with_context(|| format!("{name} is not among the workers' settings"))
     }
 }
 
-/// The last one wins, as in the programs' environment.
+/// Reads the partitions; the last of several settings counts, as in the environment of the programs.
 fn partitions<'a>(settings: impl Iterator<Item = &'a (String, String)>) -> anyhow::Result<Partitions> {
     let Some((_, payments)) = settings.filter(|(key, _)| key == PARTITIONS).last() else {
         return Ok(Partitions::default());
@@ -97,7 +97,7 @@ fn pid(name: &str) -> Option<u32> {
     env::var(name).ok()?.parse().ok()
 }
 
-/// `KEY=VALUE`, one a line.
+/// Parses `KEY=VALUE` lines.
 fn settings(lines: &str) -> Vec<(String, String)> {
     let pairs = lines.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()

@@ -1,5 +1,5 @@
-//! One HTTP/1.1 keep-alive connection: write a rendered request, read its answer. As little as will do, so that the driver
-//! leaves the machine to what it measures.
+//! One HTTP/1.1 keep-alive connection that writes a rendered request and reads the response. It does no more than
+//! that, so that the driver takes little CPU from the system that it measures.
 
 use std::{io, net::SocketAddr};
 
@@ -9,19 +9,19 @@ use tokio::{
 };
 
 const HEADERS_MAX: usize = 32;
-/// An answer comes in one read.
+/// Initial size of the read buffer: most responses arrive in one read.
 const ANSWER_BYTES: usize = 2_048;
 
-/// A connection that is opened when it is first used, and again after it broke.
-pub struct Connection {
+/// A connection that is opened on first use, and again after it broke.
+pub(crate) struct Connection {
     gateway: SocketAddr,
     stream: Option<TcpStream>,
     buffer: Vec<u8>,
 }
 
-/// What matters of an answer.
+/// Status and `Retry-After` of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct ResponseHead {
     /// The status code.
     pub status: u16,
     /// `Retry-After`, seconds.
@@ -29,16 +29,16 @@ pub struct Answer {
 }
 
 impl Connection {
-    /// To this gateway.
-    pub fn new(gateway: SocketAddr) -> Self {
+    /// Returns a connection to this gateway, not opened yet.
+    pub(crate) fn new(gateway: SocketAddr) -> Self {
         Self { gateway, stream: None, buffer: Vec::with_capacity(ANSWER_BYTES) }
     }
 
-    /// Opens the connection, if it is not open.
+    /// Opens the connection unless it is open.
     ///
     /// # Errors
-    /// Where it is refused.
-    pub async fn open(&mut self) -> io::Result<()> {
+    /// Where the gateway refuses it.
+    pub(crate) async fn open(&mut self) -> io::Result<()> {
         if self.stream.is_none() {
             let stream = TcpStream::connect(self.gateway).await?;
             stream.set_nodelay(true)?;
@@ -47,12 +47,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends and waits for the answer. How long is the caller's to limit: a timer a request would cost the driver more
-    /// than the parsing does.
+    /// Sends a request and reads the response. The caller limits the time: a timer for each request would cost the
+    /// driver more CPU than the parsing.
     ///
     /// # Errors
-    /// Where the connection breaks. The request may have been taken.
-    pub async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
+    /// Where the connection breaks. The gateway may have accepted the request.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<ResponseHead> {
         self.open().await?;
         let exchanged = self.on_open(request).await;
         if exchanged.is_err() {
@@ -61,7 +61,7 @@ impl Connection {
         exchanged
     }
 
-    async fn on_open(&mut self, request: &[u8]) -> io::Result<Answer> {
+    async fn on_open(&mut self, request: &[u8]) -> io::Result<ResponseHead> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         stream.write_all(request).await?;
         self.buffer.clear();
@@ -74,16 +74,16 @@ impl Connection {
     }
 }
 
-/// The answer, once it has come as a whole.
-fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
+/// Returns the head of a response once the whole response has arrived, none before that.
+fn parse(bytes: &[u8]) -> io::Result<Option<ResponseHead>> {
     Ok(parse_with_body(bytes)?.map(|(answer, _)| answer))
 }
 
-/// The answer and its body, once both have come as a whole.
+/// Returns the head and the body of a response once both have arrived, none before that.
 ///
 /// # Errors
-/// Where it is no HTTP/1.
-pub fn parse_with_body(bytes: &[u8]) -> io::Result<Option<(Answer, &[u8])>> {
+/// Where it is not HTTP/1.
+pub(crate) fn parse_with_body(bytes: &[u8]) -> io::Result<Option<(ResponseHead, &[u8])>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -92,7 +92,7 @@ pub fn parse_with_body(bytes: &[u8]) -> io::Result<Option<(Answer, &[u8])>> {
         let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()?.parse::<u64>().ok()
     };
-    let answer = Answer { status: response.code.unwrap_or_default(), retry_after: number("retry-after") };
+    let answer = ResponseHead { status: response.code.unwrap_or_default(), retry_after: number("retry-after") };
     let body = bytes.get(head..head + number("content-length").unwrap_or(0) as usize);
     Ok(body.map(|body| (answer, body)))
 }
@@ -102,9 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_complete_with_its_body() {
+    fn a_response_is_complete_with_its_body() {
         let text = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 4\r\n\r\nbusy";
-        let answer = Answer { status: 503, retry_after: Some(2) };
+        let answer = ResponseHead { status: 503, retry_after: Some(2) };
         assert_eq!(parse(text).expect("is HTTP"), Some(answer));
         assert_eq!(parse(&text[..text.len() - 1]).expect("is HTTP"), None);
         assert_eq!(parse(&text[..20]).expect("is HTTP"), None);

@@ -1,25 +1,25 @@
-//! CPU time and memory of groups of processes, from /proc. A group counts the children that have come and gone meanwhile
-//! too, as Postgres starts and ends backends: the kernel adds the time of a reaped child to its parent's account.
+//! CPU time and memory of groups of processes, from /proc. The CPU time includes children that have ended, such as
+//! backends of Postgres: the kernel adds the time of a reaped child to its parent.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
 /// Ticks a second in /proc, the same on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A name of the table, and whose time it is.
+/// A process, with or without its descendants, under a name of the table.
 #[derive(Clone, Debug)]
-pub struct Group {
-    /// As the table shows it.
+pub(crate) struct Group {
+    /// Name in the table.
     pub name: String,
-    /// The process.
+    /// Pid of the process.
     pub pid: u32,
-    /// Whether its descendants belong to it.
+    /// True if its descendants are counted too.
     pub tree: bool,
 }
 
-/// What groups have used since they began.
+/// CPU time that groups have used since they began.
 #[derive(Clone, Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// CPU seconds by group.
     pub cpu_seconds: BTreeMap<String, f64>,
 }
@@ -30,8 +30,8 @@ struct Process {
     ticks_of_reaped: f64,
 }
 
-/// Reads what all groups have used so far.
-pub fn usage(groups: &[Group]) -> Usage {
+/// Reads the CPU time of all groups.
+pub(crate) fn usage(groups: &[Group]) -> Usage {
     let processes = processes();
     let mut usage = Usage::default();
     for group in groups {
@@ -42,8 +42,9 @@ pub fn usage(groups: &[Group]) -> Usage {
     usage
 }
 
-/// MiB of memory by group: the proportional set where it may be read, so that what Postgres shares counts once.
-pub fn memory_mib(groups: &[Group]) -> BTreeMap<String, f64> {
+/// Memory by group, MiB: the proportional set size where it can be read, which counts the shared memory of Postgres
+/// once.
+pub(crate) fn memory_mib(groups: &[Group]) -> BTreeMap<String, f64> {
     let processes = processes();
     let mut memory = BTreeMap::new();
     for group in groups {
@@ -53,8 +54,8 @@ pub fn memory_mib(groups: &[Group]) -> BTreeMap<String, f64> {
     memory
 }
 
-/// What the calling thread has used since it began; zero where the kernel does not tell.
-pub fn of_this_thread() -> Duration {
+/// CPU time of the calling thread; zero where the kernel does not report it.
+pub(crate) fn of_current_thread() -> Duration {
     // The first number is nanoseconds on a CPU.
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok());
@@ -62,8 +63,8 @@ pub fn of_this_thread() -> Duration {
 }
 
 impl Usage {
-    /// What was used between two readings, CPU seconds by group.
-    pub fn since(&self, before: &Usage) -> BTreeMap<String, f64> {
+    /// Returns the CPU seconds between two readings, by group.
+    pub(crate) fn since(&self, before: &Usage) -> BTreeMap<String, f64> {
         let earlier = |name: &String| before.cpu_seconds.get(name).copied().unwrap_or_default();
         self.cpu_seconds.iter().map(|(name, seconds)| (name.clone(), seconds - earlier(name))).collect()
     }
@@ -75,7 +76,8 @@ fn processes() -> BTreeMap<u32, Process> {
     pids.filter_map(|pid| Some((pid, process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))).collect()
 }
 
-/// proc(5): after the name in brackets come state, ppid, …; utime, stime, cutime and cstime are fields 14 to 17.
+/// Parses a line of proc(5): after the name in brackets come state, ppid, …; utime, stime, cutime and cstime are
+/// fields 14 to 17.
 fn process(stat: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let sum = |fields: &[&str]| fields.iter().filter_map(|field| field.parse::<f64>().ok()).sum();

@@ -1,4 +1,4 @@
-//! The instance's database, as its owner: made anew for a scenario, and seeded in bulk.
+//! The instance's database, as its owner: created empty for a scenario, and filled with many rows at a time.
 
 use std::str::FromStr as _;
 
@@ -13,21 +13,21 @@ use uuid::Uuid;
 
 use crate::config::Installation;
 
-/// Rows a statement.
+/// Rows of one statement.
 const CHUNK: usize = 20_000;
 
 /// A student with an account.
 #[derive(Clone, Copy, Debug)]
-pub struct Student {
+pub(crate) struct Student {
     /// `users.id`.
     pub id: Uuid,
 }
 
-/// Throws the database away and makes an empty one with the newest schema and the sample institute.
+/// Drops the database and creates an empty one with the newest schema and the sample institute.
 ///
 /// # Errors
-/// Where the owner may not, or `workers migrate` fails.
-pub async fn make_anew(installation: &Installation) -> anyhow::Result<()> {
+/// Where the owner lacks a privilege, or `workers migrate` or `workers seed` fails.
+pub(crate) async fn recreate(installation: &Installation) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(&installation.database_url)?;
     let name = options.get_database().context("BENCH_DATABASE_URL names no database")?.to_owned();
     let mut connection = options.database("postgres").connect().await?;
@@ -49,15 +49,20 @@ pub async fn make_anew(installation: &Installation) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where Postgres does not answer.
-pub async fn connect(installation: &Installation) -> anyhow::Result<PgPool> {
+pub(crate) async fn connect(installation: &Installation) -> anyhow::Result<PgPool> {
     Ok(PgPoolOptions::new().max_connections(2).connect(&installation.database_url).await?)
 }
 
-/// Open batches of a published course, with room for this many each.
+/// Inserts open course batches of a published course, with `seats` and `waitlist` places each; returns their ids.
 ///
 /// # Errors
-/// Where the institute is not seeded.
-pub async fn make_batches(database: &PgPool, count: usize, seats: i32, waitlist: i32) -> anyhow::Result<Vec<Uuid>> {
+/// Where the sample institute is missing.
+pub(crate) async fn insert_course_batches(
+    database: &PgPool,
+    count: usize,
+    seats: i32,
+    waitlist: i32,
+) -> anyhow::Result<Vec<Uuid>> {
     let ids: Vec<Uuid> = (0..count).map(|_| ids::new_id()).collect();
     let made = sqlx::query(
         "INSERT INTO batches (id, course_id, code, name, mode, capacity, waitlist_capacity, start_date, end_date, opens_at,
@@ -77,14 +82,14 @@ pub async fn make_batches(database: &PgPool, count: usize, seats: i32, waitlist:
     Ok(ids)
 }
 
-/// Active students with profiles, in the order of their ids.
+/// Inserts active students with profiles; returns them in the order of their ids.
 ///
 /// # Errors
 /// Where Postgres refuses.
-pub async fn make_students(database: &PgPool, count: usize) -> anyhow::Result<Vec<Student>> {
+pub(crate) async fn insert_students(database: &PgPool, count: usize) -> anyhow::Result<Vec<Student>> {
     let students: Vec<Student> = (0..count).map(|_| Student { id: ids::new_id() }).collect();
     let mut connection = database.acquire().await?;
-    without_triggers(&mut connection).await?;
+    disable_triggers(&mut connection).await?;
     for chunk in students.chunks(CHUNK) {
         sqlx::query(
             "WITH created AS (
@@ -99,21 +104,26 @@ pub async fn make_students(database: &PgPool, count: usize) -> anyhow::Result<Ve
         .execute(&mut *connection)
         .await?;
     }
-    // The session keeps its setting: it must not go back to the pool.
+    // The session keeps its setting, so it must not return to the connection pool.
     connection.detach().close().await?;
     Ok(students)
 }
 
-/// Holds a seat for each student, spread over these batches; the registrations' ids, in the students' order.
+/// Inserts a held seat for each student, spread over these course batches; returns the registrations' ids in the
+/// students' order.
 ///
 /// # Errors
-/// Where the seats do not suffice.
-pub async fn hold_seats(database: &PgPool, students: &[Student], batches: &[Uuid]) -> anyhow::Result<Vec<Uuid>> {
+/// Where the course batches have too few seats.
+pub(crate) async fn hold_seats(
+    database: &PgPool,
+    students: &[Student],
+    course_batches: &[Uuid],
+) -> anyhow::Result<Vec<Uuid>> {
     let registrations: Vec<Uuid> = students.iter().map(|_| ids::new_id()).collect();
     let mut connection = database.acquire().await?;
-    without_triggers(&mut connection).await?;
+    disable_triggers(&mut connection).await?;
     for (chunk, ids) in students.chunks(CHUNK).zip(registrations.chunks(CHUNK)) {
-        let batch_ids: Vec<Uuid> = batches.iter().copied().cycle().take(chunk.len()).collect();
+        let batch_ids: Vec<Uuid> = course_batches.iter().copied().cycle().take(chunk.len()).collect();
         sqlx::query(
             "WITH held AS (
                  INSERT INTO student_registrations (id, student_id, batch_id, status, fee, tax_rate, tax, amount_due,
@@ -141,15 +151,15 @@ pub async fn hold_seats(database: &PgPool, students: &[Student], batches: &[Uuid
     Ok(registrations)
 }
 
-/// A payment of the whole amount for each of these registrations, waiting for the accountants; the payments' ids, in the
+/// Inserts a submitted payment of the whole amount for each of these registrations; returns the payments' ids in the
 /// same order.
 ///
 /// # Errors
 /// Where Postgres refuses.
-pub async fn submit_payments(database: &PgPool, registrations: &[Uuid]) -> anyhow::Result<Vec<Uuid>> {
+pub(crate) async fn insert_submitted_payments(database: &PgPool, registrations: &[Uuid]) -> anyhow::Result<Vec<Uuid>> {
     let payments: Vec<Uuid> = registrations.iter().map(|_| ids::new_id()).collect();
     let mut connection = database.acquire().await?;
-    without_triggers(&mut connection).await?;
+    disable_triggers(&mut connection).await?;
     for (ids, registrations) in payments.chunks(CHUNK).zip(registrations.chunks(CHUNK)) {
         sqlx::query(
             "WITH paid AS (
@@ -172,18 +182,20 @@ pub async fn submit_payments(database: &PgPool, registrations: &[Uuid]) -> anyho
     Ok(payments)
 }
 
-/// After seeding: no run pays for hint bits, statistics or dirty pages of what was made before it.
+/// Vacuums, analyses and checkpoints after seeding, so that no run pays for hint bits, statistics or dirty pages of
+/// the rows inserted before it.
 ///
 /// # Errors
 /// Where the owner may not checkpoint: `loadtest/bench/run` grants it.
-pub async fn settle_down(database: &PgPool) -> anyhow::Result<()> {
+pub(crate) async fn vacuum_and_checkpoint(database: &PgPool) -> anyhow::Result<()> {
     for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
         sqlx::raw_sql(statement).execute(database).await.context(statement)?;
     }
     Ok(())
 }
 
-/// Foreign keys of seeded rows hold by construction; looking each up would triple the time.
-async fn without_triggers(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// Turns off triggers and foreign keys for this session. The seeded rows satisfy them, and checking each would triple
+/// the time.
+async fn disable_triggers(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query("SET session_replication_role = replica").execute(connection).await.map(|_| ())
 }

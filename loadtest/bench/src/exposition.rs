@@ -1,5 +1,5 @@
-//! Reads the Prometheus text of gateways and workers, and tells what happened between two readings. Only sums, counts and
-//! buckets of histograms and the values of counters are used.
+//! Parser of the Prometheus text of gateways and workers, and the difference of two readings. It uses counters and the
+//! sums, counts and buckets of histograms.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,34 +7,34 @@ use anyhow::Context as _;
 
 /// All series of one reading.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
-    /// By process and series.
+pub(crate) struct Reading {
+    /// Values by process and series.
     series: BTreeMap<(String, String), f64>,
 }
 
 /// One histogram between two readings.
 #[derive(Clone, Debug)]
-pub struct Histogram {
-    /// Whose.
+pub(crate) struct Histogram {
+    /// The process that observed it.
     pub process: String,
-    /// The metric's name.
+    /// Name of the metric.
     pub metric: String,
-    /// `pool="payments",stage="apply"`, or nothing.
+    /// Labels, such as `pool="payments",stage="apply"`; empty where there are none.
     pub labels: String,
-    /// Observations.
+    /// Number of observations.
     pub count: f64,
-    /// Their sum, in the metric's unit.
+    /// Sum of the observations, in the metric's unit.
     pub sum: f64,
-    /// Upper bounds and the observations up to each.
+    /// Upper bound of each bucket, with the number of observations up to it.
     pub buckets: Vec<(f64, f64)>,
 }
 
 impl Reading {
-    /// Reads several processes, given by name and address.
+    /// Reads the metrics of several processes, given by name and URL.
     ///
     /// # Errors
-    /// Where one does not answer.
-    pub async fn take(client: &reqwest::Client, processes: &[(String, String)]) -> anyhow::Result<Self> {
+    /// Where a process does not answer.
+    pub(crate) async fn take(client: &reqwest::Client, processes: &[(String, String)]) -> anyhow::Result<Self> {
         let mut reading = Reading::default();
         for (process, url) in processes {
             let response = client.get(url).timeout(Duration::from_secs(5)).send().await.with_context(|| url.clone())?;
@@ -53,14 +53,14 @@ impl Reading {
         }
     }
 
-    /// What was added since an earlier reading, series by series.
-    pub fn since(&self, before: &Reading) -> Reading {
+    /// Returns the increase of each series since an earlier reading.
+    pub(crate) fn since(&self, before: &Reading) -> Reading {
         let earlier = |name: &(String, String)| before.series.get(name).copied().unwrap_or_default();
         Reading { series: self.series.iter().map(|(name, value)| (name.clone(), value - earlier(name))).collect() }
     }
 
-    /// Every histogram that observed something.
-    pub fn histograms(&self) -> Vec<Histogram> {
+    /// Returns every histogram with at least one observation.
+    pub(crate) fn histograms(&self) -> Vec<Histogram> {
         let mut found = Vec::new();
         for ((process, name), count) in self.series.iter().filter(|(_, count)| **count > 0.0) {
             let (metric, labels) = name.split_once('{').unwrap_or((name, "}"));
@@ -89,13 +89,13 @@ impl Reading {
 }
 
 impl Histogram {
-    /// The mean observation.
-    pub fn mean(&self) -> f64 {
+    /// Mean of the observations.
+    pub(crate) fn mean(&self) -> f64 {
         self.sum / self.count
     }
 
-    /// The upper bound of the bucket in which this share of the observations ends; none where that bucket has no bound.
-    pub fn quantile_bound(&self, share: f64) -> Option<f64> {
+    /// Upper bound of the bucket that holds this quantile; none where that bucket is unbounded.
+    pub(crate) fn quantile_bound(&self, share: f64) -> Option<f64> {
         let wanted = self.count * share;
         self.buckets
             .iter()
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_are_told_apart_by_their_labels() {
+    fn histograms_are_distinguished_by_their_labels() {
         let before = reading("x_sum{stage=\"a\"} 1\nx_count{stage=\"a\"} 1\n");
         let after = reading(
             "# HELP x y\nx_sum{stage=\"a\"} 4\nx_count{stage=\"a\"} 4\nx_bucket{stage=\"a\",le=\"0.5\"} 1\n\

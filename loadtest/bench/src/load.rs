@@ -1,9 +1,10 @@
-//! Puts load on the gateways. Closed: each connection sends its next request when it has its answer. Open: requests
-//! arrive by a Poisson process, whatever the answers do; each connection takes the next arrival, waits for its time and
-//! sends; where all are busy, an arrival is late, and its latency counts from the time at which it was due.
+//! The load on the gateways. Closed model: each connection sends its next request when the last is answered. Open
+//! model: requests arrive by a Poisson process, whether or not earlier ones are answered; each free connection takes
+//! the next arrival, waits until it is due and sends it. Where all connections are busy an arrival is sent late, and
+//! its latency still counts from the time at which it was due.
 //!
-//! Invariant: no request is given up. A 503 is repeated after its Retry-After and a broken connection is opened again,
-//! under the same key, so that in the end every key that was sent is answered.
+//! Invariant: no request is abandoned. A 503 is repeated after its Retry-After, and after a broken connection the
+//! request is sent again, under the same key, so that in the end every key that was sent is answered.
 
 use std::{
     net::SocketAddr,
@@ -22,36 +23,36 @@ use rand::RngExt as _;
 use crate::{connection::Connection, cpu, request::Requests};
 
 const ATTEMPTS_MAX: usize = 100;
-/// After the last request began.
+/// Longest time from the end of the load to the last response.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 
-/// What to send, where, and how.
+/// A load: the requests, the gateways and the model.
 #[derive(Clone)]
-pub struct Load {
-    /// Rendered.
+pub(crate) struct Load {
+    /// Rendered requests.
     pub requests: Arc<Requests>,
-    /// Those to send now.
+    /// The requests of this load.
     pub range: Range<usize>,
-    /// The connections are spread over them.
+    /// Gateways, over which the connections are spread.
     pub gateways: Vec<SocketAddr>,
-    /// How many.
+    /// Number of connections.
     pub connections: usize,
-    /// Of the driver.
+    /// Number of driver threads.
     pub threads: usize,
-    /// Closed or open.
+    /// Closed or open model.
     pub model: Model,
-    /// No request begins later.
+    /// Time after which no request begins.
     pub duration: Duration,
-    /// Of a hundred requests, how many are sent a second time.
+    /// Requests that are sent a second time, for each 100 requests.
     pub duplicates_percent: usize,
 }
 
-/// What makes a request begin.
+/// The model of arrivals.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Model {
-    /// The answer to the one before, on its connection.
+pub(crate) enum Model {
+    /// A request begins when the one before it on its connection is answered.
     Closed,
-    /// Time: so many a second, on average.
+    /// Requests arrive by a Poisson process at this mean rate, requests a second.
     Open(u32),
 }
 
@@ -64,41 +65,42 @@ impl std::fmt::Display for Model {
     }
 }
 
-/// One attempt.
+/// One attempt to send a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// From the load's beginning to when it was due, microseconds. The same for all attempts of one request.
+pub(crate) struct Sample {
+    /// From the beginning of the load until the request was due, microseconds; the same for all attempts of one
+    /// request.
     pub due_us: u64,
-    /// From then to its answer, microseconds.
+    /// From the time at which the request was due to the response of this attempt, microseconds.
     pub took_us: u64,
-    /// Of the answer; 0 where the connection broke.
+    /// Status code; 0 where the connection broke.
     pub status: u16,
-    /// Whether the key had been sent before.
+    /// True if the key had been sent before.
     pub duplicate: bool,
 }
 
-/// What came of it.
-pub struct Outcome {
-    /// The first request's time.
+/// The result of a load.
+pub(crate) struct LoadOutcome {
+    /// Time of the first request.
     pub began: DateTime<Utc>,
     /// All attempts.
     pub samples: Vec<Sample>,
     /// The requests that were sent.
     pub sent: Range<usize>,
-    /// What the driver's threads used meanwhile.
+    /// CPU time of the driver's threads during the load.
     pub driver_cpu: Duration,
 }
 
-/// Shared by all connections.
+/// State shared by all connections.
 struct Shared {
     load: Load,
-    /// All connections are open.
+    /// Released when the connections of all threads are open.
     ready: Barrier,
     began: OnceLock<Instant>,
-    /// Requests and duplicates together.
+    /// Number of requests and duplicates handed to connections.
     turns: AtomicUsize,
     next: AtomicUsize,
-    /// When the requests of the open model arrive, microseconds.
+    /// Arrival times of the open model, microseconds from the beginning.
     arrivals_us: Vec<u64>,
 }
 
@@ -108,12 +110,12 @@ struct Turn {
     due: Instant,
 }
 
-/// Puts the load on and returns when everything is answered.
+/// Puts the load on the gateways and returns when every request is answered.
 ///
 /// # Errors
-/// Where a gateway cannot be reached at the beginning, a request is not taken after many attempts, or an answer does not
-/// come.
-pub async fn run(load: Load) -> anyhow::Result<Outcome> {
+/// Where a gateway refuses connections at the beginning, a request is not accepted in [`ATTEMPTS_MAX`] attempts, or
+/// responses are missing [`ANSWERS_WITHIN`] after the end.
+pub(crate) async fn run(load: Load) -> anyhow::Result<LoadOutcome> {
     let threads = load.threads.min(load.connections).max(1);
     let mut pools: Vec<Vec<Connection>> = (0..threads).map(|_| Vec::new()).collect();
     for index in 0..load.connections {
@@ -147,17 +149,17 @@ pub async fn run(load: Load) -> anyhow::Result<Outcome> {
     }
     let began = Utc::now() - shared.began.get().map(Instant::elapsed).unwrap_or_default();
     let sent = first..shared.next.load(Ordering::Relaxed).min(shared.load.range.end);
-    Ok(Outcome { began, samples, sent, driver_cpu })
+    Ok(LoadOutcome { began, samples, sent, driver_cpu })
 }
 
-/// One thread: a runtime of its own, so that nothing is shared but two counters.
+/// Runs one driver thread with a runtime of its own, so that threads share nothing but two counters.
 fn drive(shared: &Arc<Shared>, mut connections: Vec<Connection>) -> anyhow::Result<(Vec<Sample>, Duration)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let opened = runtime.block_on(futures::future::try_join_all(connections.iter_mut().map(Connection::open)));
     shared.ready.wait();
     opened.context("a gateway refuses connections")?;
     shared.began.get_or_init(Instant::now);
-    let cpu_before = cpu::of_this_thread();
+    let cpu_before = cpu::of_current_thread();
     let samples = runtime.block_on(async {
         let tasks: Vec<_> =
             connections.into_iter().map(|connection| tokio::spawn(converse(shared.clone(), connection))).collect();
@@ -169,12 +171,12 @@ fn drive(shared: &Arc<Shared>, mut connections: Vec<Connection>) -> anyhow::Resu
             anyhow::Ok(samples)
         };
         let limit = shared.load.duration + ANSWERS_WITHIN;
-        tokio::time::timeout(limit, answers).await.context("requests are unanswered two minutes after the load")?
+        tokio::time::timeout(limit, answers).await.context("responses are missing two minutes after the load")?
     })?;
-    Ok((samples, cpu::of_this_thread().saturating_sub(cpu_before)))
+    Ok((samples, cpu::of_current_thread().saturating_sub(cpu_before)))
 }
 
-/// One connection's life.
+/// Sends requests on one connection until none is left.
 async fn converse(shared: Arc<Shared>, mut connection: Connection) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     while let Some(turn) = shared.next_turn() {
@@ -190,8 +192,8 @@ async fn converse(shared: Arc<Shared>, mut connection: Connection) -> anyhow::Re
                 Ok(answer) => Duration::from_secs(answer.retry_after.unwrap_or(1)),
                 Err(_) => Duration::from_millis(100),
             };
-            ensure!(attempt < ATTEMPTS_MAX, "a request was not taken in {ATTEMPTS_MAX} attempts");
-            // Those who were told the same number must not come back together.
+            ensure!(attempt < ATTEMPTS_MAX, "a request was not accepted in {ATTEMPTS_MAX} attempts");
+            // Jitter, so that clients with the same Retry-After do not return at the same moment.
             let jitter = rand::rng().random_range(0.0..0.5);
             tokio::time::sleep(pause + pause.mul_f64(jitter)).await;
         }
@@ -204,7 +206,7 @@ impl Shared {
         *self.began.get_or_init(Instant::now)
     }
 
-    /// The next thing to send; none when the time is over or nothing is left.
+    /// The next request to send; none when the time is over or no request is left.
     fn next_turn(&self) -> Option<Turn> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let due = match self.load.model {
@@ -221,7 +223,8 @@ impl Shared {
         (request < self.load.range.end).then_some(Turn { request, duplicate: false, due })
     }
 
-    /// Every so many turns a request that went out a while ago, most likely on another connection.
+    /// A request to repeat, at every turn that `duplicates_percent` asks for: one that was sent a while ago, most
+    /// likely on another connection.
     fn request_again(&self, turn: usize) -> Option<usize> {
         let percent = self.load.duplicates_percent;
         if percent == 0 || turn % (100 + percent) < 100 {
@@ -242,7 +245,7 @@ impl Shared {
     }
 }
 
-/// The times of a Poisson process, microseconds.
+/// Arrival times of a Poisson process, microseconds.
 fn arrivals(rate: u32, duration: Duration) -> Vec<u64> {
     let (mut at, mut arrivals) = (0.0, Vec::new());
     let mut rng = rand::rng();

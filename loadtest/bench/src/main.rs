@@ -1,28 +1,29 @@
-//! The benchmark of Registrar: real processes, real HTTP, effects counted in Postgres. `loadtest/bench/run` prepares the
-//! services, the builds and the settings, and starts this.
+//! The benchmark of Registrar: release builds, HTTP connections, and effects counted in Postgres. `loadtest/bench/run`
+//! prepares services, builds and settings, and starts this program.
 
 mod args;
 mod breakdown;
 mod broker;
+mod chart;
 mod config;
 mod connection;
 mod cpu;
 mod database;
 mod exposition;
 mod load;
-mod picture;
 mod processes;
 mod profile;
 mod quantiles;
 mod record;
-mod repeat;
 mod request;
 mod scenario;
+mod scenarios;
 mod series;
+mod services;
 mod settled;
+mod single_run;
 mod table;
 mod tokens;
-mod world;
 
 use std::process::ExitCode;
 
@@ -34,24 +35,26 @@ use crate::{
     args::{Args, ScenarioName},
     config::Installation,
     record::Record,
-    scenario::{Approvals, Mail, Payments, Pdf, Registrants, Registrations},
+    scenarios::{
+        ApprovalsScenario, MailScenario, PaymentsScenario, PdfScenario, RegistrantKind, RegistrationsScenario,
+    },
     series::measure,
 };
 
-/// As a shell tells that a signal ended a program.
+/// Exit code that shells use for a program ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("the system lets a program wait for its own files");
     let ended = runtime.block_on(async {
-        // Whatever ends this, dropping `run` ends the gateways and workers.
+        // Dropping `run`, for whatever reason, ends the gateways and workers.
         tokio::select! {
             ended = run() => Some(ended),
             () = interrupted() => None,
         }
     });
-    // The driver's threads may still be waiting for answers.
+    // The driver's threads may still be waiting for responses.
     runtime.shutdown_background();
     match ended {
         Some(Ok(())) => ExitCode::SUCCESS,
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends with the first signal that asks this program to.
+/// Returns at the first SIGINT, SIGTERM or SIGHUP.
 async fn interrupted() {
     let wait = |kind| async move {
         match signal(kind) {
@@ -80,26 +83,26 @@ async fn interrupted() {
 }
 
 async fn run() -> anyhow::Result<()> {
-    if let Some(helped) = scenario::help().await {
+    if let Some(helped) = scenarios::run_helper_process().await {
         return helped;
     }
     let args = &Args::parse();
     let installation = &Installation::from_env(&args.env)?;
     let scenarios = if args.scenarios.is_empty() { vec![ScenarioName::Payments] } else { args.scenarios.clone() };
-    let registrations = |registrants| Registrations::of(registrants, args.seats);
-    let approvals = || Approvals::of(args.items as usize);
+    let registrations = |registrants| RegistrationsScenario::new(registrants, args.seats);
+    let approvals = || ApprovalsScenario::new(args.items as usize);
     let mut broken = 0;
     for name in scenarios {
         let records = match name {
-            ScenarioName::Payments => measure(args, installation, Payments::under_load()).await,
-            ScenarioName::Unloaded => measure(args, installation, Payments::unloaded()).await,
-            ScenarioName::RegistrationsKnown => measure(args, installation, registrations(Registrants::Known)).await,
-            ScenarioName::RegistrationsNew => measure(args, installation, registrations(Registrants::New)).await,
+            ScenarioName::Payments => measure(args, installation, PaymentsScenario::under_load()).await,
+            ScenarioName::Unloaded => measure(args, installation, PaymentsScenario::unloaded()).await,
+            ScenarioName::RegistrationsKnown => measure(args, installation, registrations(RegistrantKind::Known)).await,
+            ScenarioName::RegistrationsNew => measure(args, installation, registrations(RegistrantKind::New)).await,
             ScenarioName::Approvals => measure(args, installation, approvals()).await,
-            ScenarioName::Pdf => scenario::work_off(args, installation, Pdf::default()).await,
-            ScenarioName::Mail => scenario::work_off(args, installation, Mail::default()).await,
+            ScenarioName::Pdf => scenarios::measure_backlog(args, installation, PdfScenario::default()).await,
+            ScenarioName::Mail => scenarios::measure_backlog(args, installation, MailScenario::default()).await,
             other => {
-                broken += scenario::play(other, args, installation).await?;
+                broken += scenarios::run_scenario(other, args, installation).await?;
                 continue;
             }
         };
@@ -109,14 +112,14 @@ async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints and draws the runs of each model; answers how many of them broke a rule.
+/// Prints and draws the runs of each model; returns how many runs broke a rule.
 fn show(args: &Args, records: &[Record]) -> anyhow::Result<usize> {
     for records in records.chunk_by(|a, b| a.model == b.model) {
         print!("{}", table::render(records));
         if let Some(first) = records.first() {
             let path = args.results.join(format!("{}.svg", first.file_stem()));
-            picture::draw(records, &path)?;
-            println!("  picture: {}", path.display());
+            chart::draw(records, &path)?;
+            println!("  chart: {}", path.display());
         }
     }
     Ok(records.iter().filter(|record| !record.holds()).count())

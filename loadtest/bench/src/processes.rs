@@ -1,4 +1,4 @@
-//! The gateways and workers of a run, started with ports of their own and ended with it.
+//! The gateways and workers of a run, started on ports of their own and stopped after it.
 
 use std::{
     fs::File,
@@ -19,26 +19,26 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
-/// After the ports of up to ten gateways, two each.
+/// Offset of the workers' ports, after those of up to ten gateways with two each.
 const WORKERS_PORT_OFFSET: u16 = 20;
 const WORKERS_MAX: usize = 10;
 
-/// Which processes run.
+/// The processes of a run.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// Gateway processes.
+pub(crate) struct Layout {
+    /// Number of gateway processes.
     pub gateways: u8,
-    /// The pools of each worker process.
+    /// Pools of each worker process, separated by commas.
     pub workers: Vec<String>,
-    /// Settings of the gateways beyond the instance's.
+    /// Settings of the gateways in addition to the instance's.
     pub gateway_env: Vec<(String, String)>,
-    /// Settings of the workers beyond the instance's.
+    /// Settings of the workers in addition to the instance's.
     pub workers_env: Vec<(String, String)>,
 }
 
-/// The running processes; dropping it kills them.
-pub struct System {
-    /// Where the gateways listen.
+/// The running processes, which are killed when this is dropped.
+pub(crate) struct RunningSystem {
+    /// Listen addresses of the gateways.
     pub gateways: Vec<SocketAddr>,
     groups: Vec<Group>,
     metrics_urls: Vec<(String, String)>,
@@ -52,18 +52,18 @@ struct Running {
     ready_url: String,
 }
 
-/// CPU and metrics at one moment.
+/// CPU time and metrics at one moment.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// CPU seconds by group.
+pub(crate) struct SystemSnapshot {
+    /// CPU time by group.
     pub usage: cpu::Usage,
-    /// The programs' metrics.
+    /// Metrics of gateways and workers.
     pub metrics: Reading,
 }
 
 impl Layout {
-    /// As the command line says.
-    pub fn of(args: &Args) -> Self {
+    /// The layout that the command line asks for.
+    pub(crate) fn of(args: &Args) -> Self {
         let with = |more: &[(String, String)]| args.env.iter().chain(more).cloned().collect();
         Self {
             gateways: args.gateways,
@@ -74,16 +74,16 @@ impl Layout {
     }
 }
 
-impl System {
-    /// Starts everything and waits until it is ready.
+impl RunningSystem {
+    /// Starts all processes and waits until they are ready.
     ///
     /// # Errors
-    /// Where a program is missing, ends, or is not ready in time.
-    pub async fn start(installation: &Installation, layout: &Layout) -> anyhow::Result<Self> {
+    /// Where a program is missing, ends, or is not ready within [`READY_WITHIN`].
+    pub(crate) async fn start(installation: &Installation, layout: &Layout) -> anyhow::Result<Self> {
         if layout.workers.len() > WORKERS_MAX {
             bail!("at most {WORKERS_MAX} worker processes have ports");
         }
-        let mut system = System {
+        let mut system = RunningSystem {
             gateways: Vec::new(),
             groups: Vec::new(),
             metrics_urls: Vec::new(),
@@ -109,7 +109,7 @@ impl System {
         for (name, pid) in [("broker", installation.rabbitmq_pid), ("postgres", installation.postgres_pid)] {
             system.groups.extend(pid.map(|pid| Group { name: name.into(), pid, tree: true }));
         }
-        // Gateways and workers are this process's children, but not the driver's work.
+        // Gateways and workers are children of this process, but their CPU time is not the driver's.
         system.groups.push(Group { name: "driver".into(), pid: std::process::id(), tree: false });
         system.await_ready().await?;
         Ok(system)
@@ -166,30 +166,30 @@ impl System {
         Ok(())
     }
 
-    /// Reads CPU and metrics.
+    /// Reads CPU time and metrics.
     ///
     /// # Errors
-    /// Where a process does not answer any more.
-    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+    /// Where a process does not answer.
+    pub(crate) async fn snapshot(&self) -> anyhow::Result<SystemSnapshot> {
         let metrics = Reading::take(&self.client, &self.metrics_urls).await?;
-        Ok(Snapshot { usage: cpu::usage(&self.groups), metrics })
+        Ok(SystemSnapshot { usage: cpu::usage(&self.groups), metrics })
     }
 
-    /// MiB by group.
-    pub fn memory_mib(&self) -> std::collections::BTreeMap<String, f64> {
+    /// Memory by group, MiB.
+    pub(crate) fn memory_mib(&self) -> std::collections::BTreeMap<String, f64> {
         cpu::memory_mib(&self.groups)
     }
 
-    /// The pids of our processes and their names.
-    pub fn pids(&self) -> Vec<(String, u32)> {
+    /// Names and pids of gateways and workers.
+    pub(crate) fn pids(&self) -> Vec<(String, u32)> {
         self.running.iter().filter_map(|r| Some((r.name.clone(), r.child.id()?))).collect()
     }
 
-    /// Asks all to stop and waits.
+    /// Sends SIGTERM to all processes and waits for them.
     ///
     /// # Errors
-    /// Where one cannot be waited for.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    /// Where a process cannot be waited for.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         for (_, pid) in self.pids() {
             Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
         }
@@ -207,7 +207,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// As in `deploy/local/lib.sh`: whoever is waited for comes before bulk work, and PDFs and mails take what is left over.
+/// CPU priority as in `deploy/local/lib.sh`: pools that people wait for come before bulk work, and PDFs and mails use
+/// the CPU time that is left.
 fn niceness(pools: &str) -> u32 {
     if pools.contains("documents") {
         19
@@ -218,7 +219,8 @@ fn niceness(pools: &str) -> u32 {
     }
 }
 
-/// Each in a session of its own, as `deploy/local/app` runs them. The working directory is the project's.
+/// Command of a program in a session of its own, as `deploy/local/app` starts it. The working directory is the
+/// repository root.
 fn command(
     installation: &Installation,
     program: &str,

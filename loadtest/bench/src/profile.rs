@@ -1,5 +1,5 @@
-//! Profiles of our processes and of the driver under load, by `perf`: while the load is on they are recorded, afterwards the functions that
-//! used most are listed beside the run's JSON.
+//! `perf` profiles of gateways, workers and the driver: recorded during the load, and listed afterwards beside the
+//! run's JSON by the functions that used the most CPU.
 
 use std::{
     fs,
@@ -11,24 +11,25 @@ use std::{
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
-/// After the load has begun: connections are open and batches have found their size.
+/// Delay after the beginning of the load, until connections are open and groups of deliveries have reached their usual
+/// size.
 const SETTLE_IN: Duration = Duration::from_secs(1);
 const LINES: usize = 60;
-/// Names of generic functions have no end.
+/// Longest line of a listing; names of generic functions can be much longer.
 const COLUMNS: usize = 160;
 
-/// What was recorded of one process.
+/// The recording of one process.
 #[derive(Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     process: String,
     data: PathBuf,
 }
 
-/// Records all these processes at once, and this one.
+/// Records all these processes and the driver at the same time.
 ///
 /// # Errors
-/// Where `perf` is missing or may not record.
-pub async fn record(processes: &[(String, u32)], seconds: u16, folder: &Path) -> anyhow::Result<Vec<Recording>> {
+/// Where `perf` is missing or not permitted.
+pub(crate) async fn record(processes: &[(String, u32)], seconds: u16, folder: &Path) -> anyhow::Result<Vec<Recording>> {
     fs::create_dir_all(folder)?;
     tokio::time::sleep(SETTLE_IN).await;
     let (mut recordings, mut running) = (Vec::new(), Vec::new());
@@ -49,11 +50,11 @@ pub async fn record(processes: &[(String, u32)], seconds: u16, folder: &Path) ->
     Ok(recordings)
 }
 
-/// Lists what used most, a file a process, each beginning with this path.
+/// Writes one listing for each process, to a file whose path begins with `stem`.
 ///
 /// # Errors
-/// Where `perf` cannot read what it recorded, or a file cannot be written.
-pub async fn report(recordings: Vec<Recording>, stem: &Path) -> anyhow::Result<()> {
+/// Where `perf` cannot read its recording, or a file cannot be written.
+pub(crate) async fn report(recordings: Vec<Recording>, stem: &Path) -> anyhow::Result<()> {
     for Recording { process, data } in recordings {
         let mut command = Command::new("perf");
         command.args(["report", "--no-children", "--stdio", "--call-graph", "none", "--percent-limit", "0.2", "-i"]);

@@ -1,30 +1,30 @@
-//! Exact quantiles: every sample is kept, so nothing is rounded into buckets.
+//! Exact quantiles, computed from all samples without buckets.
 
 use serde::Serialize;
 
-/// A distribution, in the unit of its samples.
+/// Quantiles of a distribution, in the unit of its samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// Half are below.
+pub(crate) struct Quantiles {
+    /// Median.
     pub p50: f64,
-    /// 95 % are below.
+    /// 95th percentile.
     pub p95: f64,
-    /// 99 % are below.
+    /// 99th percentile.
     pub p99: f64,
-    /// The largest.
+    /// Largest sample.
     pub max: f64,
 }
 
 impl Quantiles {
-    /// Of these samples; all zero where there are none.
-    pub fn of(mut samples: Vec<f64>) -> Self {
+    /// Quantiles of these samples; all zero where there are none.
+    pub(crate) fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         Self { p50: at(&samples, 0.50), p95: at(&samples, 0.95), p99: at(&samples, 0.99), max: at(&samples, 1.0) }
     }
 }
 
-/// The smallest sample that at least this share of the sorted samples does not exceed.
-pub fn at(sorted: &[f64], share: f64) -> f64 {
+/// Returns the smallest sample that at least this share of the sorted samples does not exceed.
+pub(crate) fn at(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }

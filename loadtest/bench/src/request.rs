@@ -1,46 +1,46 @@
-//! Requests, rendered before the load begins, so that the driver only writes bytes.
+//! HTTP requests, rendered before the load begins, so that the driver only writes bytes.
 
 use std::ops::Range;
 
 use contracts::{Principal, Role, ids};
 use uuid::Uuid;
 
-/// Many requests, one after the other in one buffer.
+/// Rendered requests, stored one after the other in one buffer.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub(crate) struct Requests {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     operations: Vec<Uuid>,
-    /// Of each request's operations.
+    /// End of each request's operations in `operations`.
     operation_ends: Vec<usize>,
 }
 
-/// One command as a client posts it.
+/// A POST request.
 #[derive(Debug)]
-pub struct Post<'a> {
-    /// `/v1/payments`.
+pub(crate) struct Post<'a> {
+    /// Path, such as `/v1/payments`.
     pub path: &'a str,
     /// `Idempotency-Key`.
     pub key: &'a str,
-    /// The access token, where the client is signed in.
+    /// Access token, where the client is signed in.
     pub token: Option<&'a str>,
-    /// What the key belongs to: `student:<uuid>`, or a visitor's e-mail.
+    /// Scope of the key: `student:<uuid>`, or a visitor's e-mail address.
     pub scope: &'a str,
-    /// Further header lines, each with its end.
+    /// More header lines, each with its line end.
     pub headers: &'a str,
-    /// JSON.
+    /// JSON body.
     pub body: &'a str,
 }
 
 impl Requests {
-    /// Renders one more, which asks for one operation.
-    pub fn push(&mut self, post: &Post<'_>) {
+    /// Renders a request that creates one operation.
+    pub(crate) fn push(&mut self, post: &Post<'_>) {
         let Post { path, key, scope, .. } = post;
         self.push_bulk(post, [ids::keyed_id(scope, &format!("POST {path}"), key)]);
     }
 
-    /// Renders one more, which asks for several operations.
-    pub fn push_bulk(&mut self, post: &Post<'_>, operations: impl IntoIterator<Item = Uuid>) {
+    /// Renders a request that creates several operations.
+    pub(crate) fn push_bulk(&mut self, post: &Post<'_>, operations: impl IntoIterator<Item = Uuid>) {
         let Post { path, key, token, headers, body, .. } = post;
         let mut text = format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n");
         if let Some(token) = token {
@@ -53,18 +53,18 @@ impl Requests {
         self.operation_ends.push(self.operations.len());
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
+    /// Number of requests.
+    pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Its bytes.
-    pub fn bytes(&self, index: usize) -> &[u8] {
+    /// Bytes of one request.
+    pub(crate) fn bytes(&self, index: usize) -> &[u8] {
         &self.bytes[start(&self.ends, index)..self.ends[index]]
     }
 
-    /// The ids of the operations that these ask for: of scope, route and key, as the gateway makes them.
-    pub fn operations(&self, requests: Range<usize>) -> &[Uuid] {
+    /// Ids of the operations of these requests, derived from scope, route and key as in the gateway.
+    pub(crate) fn operations(&self, requests: Range<usize>) -> &[Uuid] {
         &self.operations[start(&self.operation_ends, requests.start)..start(&self.operation_ends, requests.end)]
     }
 }
@@ -73,8 +73,8 @@ fn start(ends: &[usize], index: usize) -> usize {
     index.checked_sub(1).map_or(0, |before| ends[before])
 }
 
-/// The scope of a signed-in student's keys.
-pub fn student_scope(student_id: Uuid) -> String {
+/// Scope of a signed-in student's keys.
+pub(crate) fn student_scope(student_id: Uuid) -> String {
     Principal::User { id: student_id, role: Role::Student }.to_string()
 }
 

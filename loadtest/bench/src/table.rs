@@ -1,15 +1,14 @@
-//! The table on stdout: medians of the runs and their spread, what was answered and what holds, and where the time goes.
+//! The table on stdout: medians and spread of the runs, statuses, rules, and the time of one command by step.
 
 use std::fmt::Write as _;
 
 use crate::{
-    breakdown::Step,
     quantiles,
-    record::{Record, Stage},
+    record::{Record, Stage, Step},
 };
 
-/// All runs of one scenario.
-pub fn render(records: &[Record]) -> String {
+/// Renders all runs of one scenario.
+pub(crate) fn render(records: &[Record]) -> String {
     let mut text = String::new();
     let Some(first) = records.first() else { return text };
     let runs =
@@ -41,7 +40,7 @@ pub fn render(records: &[Record]) -> String {
     text + &steps(&first.steps) + &stages(first)
 }
 
-/// The way of one command.
+/// Renders the steps of one command.
 fn steps(steps: &[Step]) -> String {
     let mut text = String::new();
     if !steps.is_empty() {
@@ -58,7 +57,7 @@ fn steps(steps: &[Step]) -> String {
     text
 }
 
-/// Where the time goes, of one run.
+/// Renders all histograms of one run.
 fn stages(record: &Record) -> String {
     if record.stages.is_empty() {
         return String::new();
@@ -91,7 +90,7 @@ fn braced(labels: &str) -> String {
     if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.replace('"', "")) }
 }
 
-/// Three or so digits that matter.
+/// Formats a number with about three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),

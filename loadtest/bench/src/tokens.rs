@@ -1,4 +1,4 @@
-//! Access tokens of students, signed with the gateways' own key, as `workers tokens` mints them.
+//! Access tokens, signed with the gateways' key as `workers tokens` does.
 
 use chrono::Utc;
 use contracts::{
@@ -9,15 +9,15 @@ use contracts::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use uuid::Uuid;
 
-/// Signs tokens.
-pub struct Mint {
+/// Signer of access tokens.
+pub(crate) struct TokenSigner {
     key: EncodingKey,
     header: Header,
 }
 
-impl Mint {
-    /// With the gateways' HS256 secret.
-    pub fn new(secret: &str) -> Self {
+impl TokenSigner {
+    /// A signer with the gateways' HS256 secret.
+    pub(crate) fn new(secret: &str) -> Self {
         let kid = Some(access_token::kid("HS256", secret.as_bytes()));
         Self {
             key: EncodingKey::from_secret(secret.as_bytes()),
@@ -25,11 +25,11 @@ impl Mint {
         }
     }
 
-    /// A token that holds for ten minutes from now.
+    /// Returns a token that is valid for ten minutes from now.
     ///
     /// # Errors
     /// Where the claims cannot be signed.
-    pub fn token(&self, user_id: Uuid, role: Role) -> anyhow::Result<String> {
+    pub(crate) fn token(&self, user_id: Uuid, role: Role) -> anyhow::Result<String> {
         let claims = AccessClaims::new(user_id, role, ids::new_id(), Utc::now(), LIFETIME_SECS);
         Ok(jsonwebtoken::encode(&self.header, &claims, &self.key)?)
     }

@@ -1,4 +1,4 @@
-//! A mail server (RFC 5321) that takes every mail and keeps none, and thinks a while before it answers a mail.
+//! A mail server (RFC 5321) that accepts and discards every mail, after a delay.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -7,15 +7,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Listens for ever.
+/// Accepts connections until the process ends.
 ///
 /// # Errors
-/// Where the address cannot be had.
-pub async fn serve(listen: SocketAddr, delay: Duration) -> anyhow::Result<()> {
+/// Where it cannot listen on this address.
+pub(crate) async fn serve(listen: SocketAddr, delay: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        // A client that breaks off needs no answer.
+        // A broken connection ends only its own task.
         tokio::spawn(async move { converse(stream, delay).await.ok() });
     }
 }

@@ -1,16 +1,15 @@
-//! The same load on 1, 2 and 4 worker processes, each with all the pools that people wait for, and on 1 and 2 gateways, and
-//! on the most of both with the queue of payments split:
-//! what is settled must be as right on many processes as on one. On one machine they share its cores, so this shows
-//! that nothing breaks and nothing collapses; the rate grows with machines.
+//! Payments on 1, 2 and 4 worker processes, each with all pools but mails and PDFs, on 1 and 2 gateways, and on the
+//! largest layout with a partitioned queue. Every rule must hold on many processes as on one. On one machine they
+//! share its cores, so that this shows correctness rather than a higher rate.
 
 use anyhow::Context as _;
 use contracts::Partitions;
 
-use super::{Check, Payments};
+use super::PaymentsScenario;
 use crate::{
     args::Args,
     config::{Installation, PARTITIONS},
-    record::Record,
+    record::{Check, Record},
     series,
 };
 
@@ -24,13 +23,13 @@ const POOLS: &str = "registrations,payments,invoicing,notifications,dead-letters
 /// Measures each layout.
 ///
 /// # Errors
-/// Where a process or a server fails, or the effects do not come.
-pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
+/// Where a process or a server fails, or effects are missing.
+pub(crate) async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
     let mut all = Vec::new();
     for gateways in GATEWAYS {
         for workers in WORKERS {
             let layout = Args { gateways, workers: vec![POOLS.to_owned(); workers], ..args.clone() };
-            let mut records = series::measure(&layout, installation, Payments::under_load()).await?;
+            let mut records = series::measure(&layout, installation, PaymentsScenario::under_load()).await?;
             for record in &mut records {
                 record.scenario = format!("scale-out-{workers}-workers-{gateways}-gateways");
             }
@@ -42,26 +41,26 @@ pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec
     Ok(all)
 }
 
-/// The most processes, with the queue of payments in as many partitions as there are workers: each of these is active at
-/// those that it subscribed to first, and waits at the others.
+/// Measures the largest layout, with as many partitions of `payments` as worker processes. Every process subscribes to
+/// every partition; RabbitMQ activates the consumer that subscribed first, and the others stand by.
 async fn split(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
     let [.., gateways] = GATEWAYS;
     let [.., workers] = WORKERS;
     let payments = u16::try_from(workers)?;
     let mut layout = Args { gateways, workers: vec![POOLS.to_owned(); workers], ..args.clone() };
     layout.env.push((PARTITIONS.to_owned(), payments.to_string()));
-    // Each process serves all of them, with a consumer each.
+    // Each process serves all partitions, with one consumer for each.
     layout.workers_env.push((POOL_MAX.to_owned(), payments.to_string()));
     let partitions = Partitions::of_payments(payments).context("a few partitions")?;
     let installation = Installation { partitions, ..installation.clone() };
-    let mut records = series::measure(&layout, &installation, Payments::under_load()).await?;
+    let mut records = series::measure(&layout, &installation, PaymentsScenario::under_load()).await?;
     for record in &mut records {
         record.scenario = format!("scale-out-{workers}-workers-{gateways}-gateways-{payments}-partitions");
     }
     Ok(records)
 }
 
-/// The figures that matter, layout by layout: medians.
+/// Adds the medians of the most important figures, layout by layout.
 fn side_by_side(all: &[Record]) -> anyhow::Result<Record> {
     let mut summary = Record::of("scale-out", "payments, medians".to_owned());
     for records in all.chunk_by(|a, b| a.scenario == b.scenario) {

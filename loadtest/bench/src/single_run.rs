@@ -1,5 +1,5 @@
-//! One run of a scenario: make ready, warm up, measure, drain, count. CPU time and metrics are read before the first
-//! request and after the last effect, so that each figure belongs to exactly the commands that were sent in between.
+//! One run of a scenario: render, warm up, measure, drain, count. CPU time and metrics are read before the first
+//! request and after the last effect, so that each figure belongs to exactly the commands that were sent between.
 
 use std::{
     collections::BTreeMap,
@@ -13,51 +13,52 @@ use contracts::Queue;
 use crate::{
     args::Args,
     breakdown, database,
-    load::{self, Load, Model, Outcome, Sample},
-    processes::{Snapshot, System},
+    load::{self, Load, LoadOutcome, Model, Sample},
+    processes::{RunningSystem, SystemSnapshot},
     profile,
-    record::{Record, Second, Stage},
-    scenario::{Check, Scenario},
-    settled::{self, Settled},
-    world::World,
+    record::{Check, Record, Second, Stage},
+    scenario::Scenario,
+    services::Services,
+    settled::{self, SettledOperation},
 };
 use uuid::Uuid;
 
 const POLL: Duration = Duration::from_millis(50);
-/// Asking Postgres what is pending takes at most a quarter of the drain.
+/// Factor on the time of the last count of pending effects to the pause before the next, so that counting takes at
+/// most a quarter of the drain.
 const PAUSE_FACTOR: u32 = 3;
-/// Where the scenario says how many requests it sends, not how long.
+/// Time limit of a load whose number of requests is given by the scenario.
 const FIXED_WITHIN: Duration = Duration::from_secs(600);
-/// 200 is the answer to `Prefer: wait` that came in time.
+/// Statuses of an accepted command; 200 answers a `Prefer: wait` that was settled in time.
 const ACCEPTED: [u16; 2] = [200, 202];
 
-/// All that was read of one run.
+/// All readings of one run.
 struct Measured {
-    outcome: Outcome,
+    outcome: LoadOutcome,
     commands: usize,
-    before: Snapshot,
-    after: Snapshot,
+    before: SystemSnapshot,
+    after: SystemSnapshot,
     memory_mib: BTreeMap<String, f64>,
-    settled: Vec<Settled>,
+    settled: Vec<SettledOperation>,
     last_effect_us: i64,
 }
 
-/// Runs it once.
+/// Runs the scenario once.
 ///
 /// # Errors
-/// Where a process or a server fails, or the warm-up's effects do not come. A measured effect that does not come is a
+/// Where a process or a server fails, or effects of the warm-up are missing. Missing effects of the measurement are a
 /// broken rule of the record.
-pub async fn run<S: Scenario>(
+pub(crate) async fn measure<S: Scenario>(
     args: &Args,
-    world: &World,
-    system: &System,
+    services: &Services,
+    system: &RunningSystem,
     scenario: &mut S,
     ready_per_second: u32,
 ) -> anyhow::Result<Record> {
     let (warm_up, measured) = counts(args, scenario, ready_per_second);
     let model = args.rate.map_or(Model::Closed, Model::Open);
-    let requests = Arc::new(scenario.make(world, warm_up + measured).await?);
-    database::settle_down(&world.database).await?;
+    let requests = Arc::new(scenario.make(services, warm_up + measured).await?);
+    database::vacuum_and_checkpoint(&services.database).await?;
     let fixed = scenario.requests().is_some();
     let mut load = Load {
         range: 0..warm_up,
@@ -70,10 +71,10 @@ pub async fn run<S: Scenario>(
         duplicates_percent: args.duplicates_percent.into(),
     };
     let warm = load::run(load.clone()).await?.sent;
-    let left = drain(world, scenario, load.requests.operations(warm.clone()), args.drain_limit()).await?;
+    let left = drain(services, scenario, load.requests.operations(warm.clone()), args.drain_limit()).await?;
     ensure!(left == 0, "the warm-up is not drained: {left} effects are missing after {:?}", args.drain_limit());
     for queue in [Queue::Email, Queue::Documents] {
-        world.broker.take_unconsumed(queue).await?;
+        services.broker.take_unconsumed(queue).await?;
     }
 
     load.range = warm.end..load.requests.len();
@@ -84,37 +85,37 @@ pub async fn run<S: Scenario>(
     let memory_mib = system.memory_mib();
     let operations = load.requests.operations(outcome.sent.clone());
     scenario.sent(outcome.sent.end);
-    let left = drain(world, scenario, operations, args.drain_limit()).await?;
+    let left = drain(services, scenario, operations, args.drain_limit()).await?;
     let after = system.snapshot().await?;
-    let mails = world.broker.take_unconsumed(Queue::Email).await?;
-    let settled = settled::operations(&world.database, operations).await?;
-    let last_effect_us = scenario.last_effect_us(world, operations).await?;
+    let mails = services.broker.take_unconsumed(Queue::Email).await?;
+    let settled = settled::operations(&services.database, operations).await?;
+    let last_effect_us = scenario.last_effect_us(services, operations).await?;
     let commands = operations.len();
     let mut record =
         describe(scenario, model, &Measured { outcome, commands, before, after, memory_mib, settled, last_effect_us });
-    record.checks = scenario.check(world, operations, mails.distinct).await?;
+    record.checks = scenario.check(services, operations, mails.distinct).await?;
     record.checks.push(Check::new(&format!("every effect came within {:?}", args.drain_limit()), 0, left));
     profile::report(recordings, &args.results.join(record.file_stem())).await?;
     Ok(record)
 }
 
-/// Requests of the warm-up, and of what is measured.
+/// Numbers of requests of the warm-up and of the measurement.
 fn counts<S: Scenario>(args: &Args, scenario: &S, ready_per_second: u32) -> (usize, usize) {
     let count = |duration: Duration| (duration.as_secs_f64() * f64::from(ready_per_second)).ceil() as usize;
     scenario.requests().unwrap_or_else(|| (count(args.warm_up()), count(args.duration())))
 }
 
-async fn record_profiles(args: &Args, system: &System) -> anyhow::Result<Vec<profile::Recording>> {
+async fn record_profiles(args: &Args, system: &RunningSystem) -> anyhow::Result<Vec<profile::Recording>> {
     match args.perf {
         None => Ok(Vec::new()),
         Some(seconds) => profile::record(&system.pids(), seconds, &args.results).await,
     }
 }
 
-/// Waits until every effect is there, and answers how many are still missing when the time is over. The broker is asked
-/// first, as that costs Postgres nothing.
-pub async fn drain<S: Scenario>(
-    world: &World,
+/// Waits until no effect is missing, at most `limit`; returns how many are missing then. RabbitMQ is asked first,
+/// which costs Postgres nothing.
+pub(crate) async fn drain<S: Scenario>(
+    services: &Services,
     scenario: &S,
     operations: &[Uuid],
     limit: Duration,
@@ -122,14 +123,14 @@ pub async fn drain<S: Scenario>(
     let began = Instant::now();
     loop {
         let over = began.elapsed() > limit;
-        let asked = Instant::now();
-        if over || world.broker.waiting().await? == 0 {
-            let pending = scenario.pending(world, operations).await?;
+        let polled = Instant::now();
+        if over || services.broker.waiting().await? == 0 {
+            let pending = scenario.pending(services, operations).await?;
             if over || pending == 0 {
                 return Ok(pending);
             }
         }
-        tokio::time::sleep(POLL.max(asked.elapsed() * PAUSE_FACTOR)).await;
+        tokio::time::sleep(POLL.max(polled.elapsed() * PAUSE_FACTOR)).await;
     }
 }
 
@@ -169,10 +170,10 @@ fn describe<S: Scenario>(scenario: &S, model: Model, measured: &Measured) -> Rec
     record
 }
 
-/// CPU by group, and of the system as a whole: all but the driver.
+/// Adds CPU time by group, and of all groups but the driver.
 fn push_cpu(record: &mut Record, measured: &Measured, commands: f64, seconds: f64) {
     let mut used = measured.after.usage.since(&measured.before.usage);
-    // Not what the drain and the readings took, but the load itself.
+    // CPU time of the driver during the load, without the drain and the readings.
     let driver = measured.outcome.driver_cpu.as_secs_f64();
     used.insert("driver".to_owned(), driver);
     let micros = |cpu_seconds: f64| cpu_seconds * 1e6 / commands;
@@ -185,8 +186,8 @@ fn push_cpu(record: &mut Record, measured: &Measured, commands: f64, seconds: f6
     record.push("cores in use", "", used.values().sum::<f64>() / seconds);
 }
 
-/// A request is so many commands.
-fn seconds(outcome: &Outcome, settled: &[Settled], commands_a_request: usize) -> Vec<Second> {
+/// Accepted and settled commands by second; each request is `commands_a_request` commands.
+fn seconds(outcome: &LoadOutcome, settled: &[SettledOperation], commands_a_request: usize) -> Vec<Second> {
     let began_us = outcome.began.timestamp_micros();
     let mut seconds: Vec<Second> = Vec::new();
     let mut count = |at_us: u64, commands: usize, of: fn(&mut Second) -> &mut u32| {

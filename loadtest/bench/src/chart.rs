@@ -1,5 +1,5 @@
-//! The picture of a scenario: what was accepted and settled in each second of the first run, and where the latencies of
-//! all runs lie, in one SVG.
+//! The chart of a scenario, one SVG: accepted and settled commands in each second of the first run, and the latency
+//! quantiles of all runs.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::record::Record;
 const SIZE: (u32, u32) = (960, 760);
 const ACCEPTED: RGBColor = RGBColor(31, 119, 180);
 const SETTLED: RGBColor = RGBColor(214, 92, 32);
-/// The legend stands above the highest dot.
+/// Factor on the highest latency, so that the legend is drawn above the dots.
 const LEGEND_ROOM: f64 = 12.0;
 const LABEL_SIDE: f64 = 0.03;
 const QUANTILES: [&str; 4] = ["p50", "p95", "p99", "max"];
@@ -22,7 +22,7 @@ type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn draw(records: &[Record], path: &Path) -> anyhow::Result<()> {
+pub(crate) fn draw(records: &[Record], path: &Path) -> anyhow::Result<()> {
     let Some(first) = records.first() else { return Ok(()) };
     let latencies_known = first.figure("accept, p50").is_some();
     let size = if latencies_known { SIZE } else { (SIZE.0, SIZE.1 / 2) };
@@ -53,7 +53,7 @@ fn throughput(area: &Canvas<'_>, record: &Record) -> Result<(), DrawingAreaError
         ("accepted", ACCEPTED, (|second| second.accepted) as fn(&crate::record::Second) -> u32),
         ("settled (committed)", SETTLED, |second| second.settled),
     ] {
-        // A pool alone accepts nothing.
+        // A pool that runs without gateways accepts nothing.
         if record.seconds.iter().all(|counts| of(counts) == 0) {
             continue;
         }
@@ -71,7 +71,7 @@ fn throughput(area: &Canvas<'_>, record: &Record) -> Result<(), DrawingAreaError
         .draw()
 }
 
-/// A dot a run and quantile.
+/// One dot for each run and quantile.
 fn latencies(area: &Canvas<'_>, records: &[Record]) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
     let value = |record: &Record, name: &str, quantile: &str| {
         record.figure(&format!("{name}, {quantile}")).unwrap_or_default().max(0.1)
@@ -102,7 +102,7 @@ fn latencies(area: &Canvas<'_>, records: &[Record]) -> Result<(), DrawingAreaErr
             .draw_series(dots.clone().map(|at| Circle::new(at, 4, colour.filled())))?
             .label(name)
             .legend(move |(x, y)| Circle::new((x + 10, y), 4, colour.filled()));
-        // The first run's, in figures.
+        // Values of the first run as text.
         let figures = dots.take(QUANTILES.len()).map(|(x, ms)| {
             Text::new(format!("{ms:.1}"), (x + LABEL_SIDE, ms), ("sans-serif", 13).into_font().color(&colour))
         });

@@ -1,8 +1,8 @@
-//! Years of use, in minutes: rows are made where they lie, by `generate_series`, without foreign keys being looked up,
-//! and indexes are built afterwards. Two connections share the work, as there are two cores.
+//! The rows of years of use, inserted within minutes: by `generate_series` inside Postgres, without foreign key
+//! checks, with indexes built afterwards. Two connections share the work, one for each of two cores.
 //!
-//! Keys are as the application makes them: time-ordered for rows, of which each can be named again by its table and
-//! number, and random for operations.
+//! Keys are as the application makes them: time-ordered for rows, and computable from table and row number, so that
+//! other rows can refer to them; random for operations.
 
 use std::str::FromStr as _;
 
@@ -11,49 +11,49 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, po
 
 use crate::config::Installation;
 
-/// Of the days over which operations are spread, those that pruning may leave: a twentieth expires.
-pub const KEEP_DAYS: i32 = 19;
+/// Days that pruning keeps, of the [`DAYS`] over which operations are spread: a twentieth expires.
+pub(crate) const KEEP_DAYS: i32 = 19;
 const DAYS: i32 = 20;
 
 const OPERATIONS: usize = 10_000_000;
 const REGISTRATIONS: usize = 5_000_000;
 const STUDENTS: usize = 1_000_000;
-const BATCHES: usize = 500;
+const COURSE_BATCHES: usize = 500;
 
-/// How many rows.
+/// Numbers of rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     /// Settled operations.
     pub operations: usize,
-    /// Registrations, five a student.
+    /// Registrations, five for each student.
     pub registrations: usize,
     students: usize,
 }
 
 impl Sizes {
-    /// Scaled.
-    pub fn of(scaled: impl Fn(usize) -> usize) -> Self {
+    /// The full sizes, each passed through `scaled`, at least 1,000.
+    pub(crate) fn of(scaled: impl Fn(usize) -> usize) -> Self {
         let [operations, registrations, students] =
             [OPERATIONS, REGISTRATIONS, STUDENTS].map(|size| scaled(size).max(1_000));
         Self { operations, registrations, students }
     }
 }
 
-/// A table, how many rows, and their statement.
+/// A table to fill: the number of rows and the INSERT that takes it as `$1`.
 struct Load {
     table: &'static str,
     rows: usize,
     insert: &'static str,
 }
 
-/// Fills the database of the instance, analyses it and writes it out.
+/// Fills the database of the instance, vacuums, analyses and checkpoints it.
 ///
 /// # Errors
 /// Where Postgres refuses.
-pub async fn fill(installation: &Installation, sizes: &Sizes) -> anyhow::Result<()> {
+pub(crate) async fn fill(installation: &Installation, sizes: &Sizes) -> anyhow::Result<()> {
     let Sizes { operations, registrations, students } = *sizes;
     let (mut left, mut right) = (connect(installation, sizes).await?, connect(installation, sizes).await?);
-    run(&mut left, BATCHES_SQL).await?;
+    execute(&mut left, BATCHES_SQL).await?;
     let history = [
         Load { table: "operations", rows: operations, insert: OPERATIONS_SQL },
         Load { table: "notifications", rows: registrations, insert: NOTIFICATIONS_SQL },
@@ -67,9 +67,9 @@ pub async fn fill(installation: &Installation, sizes: &Sizes) -> anyhow::Result<
         Load { table: "invoices", rows: registrations, insert: INVOICES_SQL },
     ];
     futures::future::try_join(load_all(&mut left, &history), load_all(&mut right, &people)).await?;
-    run(&mut left, COUNTERS_SQL).await?;
+    execute(&mut left, COUNTERS_SQL).await?;
     for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
-        run(&mut left, statement).await?;
+        execute(&mut left, statement).await?;
     }
     left.close().await?;
     right.close().await?;
@@ -78,11 +78,11 @@ pub async fn fill(installation: &Installation, sizes: &Sizes) -> anyhow::Result<
 
 async fn connect(installation: &Installation, sizes: &Sizes) -> anyhow::Result<PgConnection> {
     let mut connection = PgConnectOptions::from_str(&installation.database_url)?.connect().await?;
-    run(&mut connection, SESSION_SQL).await?;
+    execute(&mut connection, SESSION_SQL).await?;
     for (name, value) in
-        [("students", sizes.students), ("batches", BATCHES), ("rows", sizes.operations), ("days", DAYS as usize)]
+        [("students", sizes.students), ("batches", COURSE_BATCHES), ("rows", sizes.operations), ("days", DAYS as usize)]
     {
-        run(&mut connection, &format!("SET bench.{name} = '{value}'")).await?;
+        execute(&mut connection, &format!("SET bench.{name} = '{value}'")).await?;
     }
     Ok(connection)
 }
@@ -92,14 +92,15 @@ async fn load_all(connection: &mut PgConnection, loads: &[Load]) -> anyhow::Resu
         let dropped = drop_indexes(connection, table).await?;
         sqlx::query(*insert).bind(i64::try_from(*rows)?).execute(&mut *connection).await.context(*table)?;
         for definition in dropped {
-            run(connection, &definition).await?;
+            execute(connection, &definition).await?;
         }
         eprintln!("bench: {table} filled");
     }
     Ok(())
 }
 
-/// Drops what nothing refers to, all but the keys in whose order the rows come; answers how it is built again.
+/// Drops the indexes that no foreign key needs, except primary keys, whose order is that of the rows (those of
+/// `operations` are random and dropped too); returns the statements that create them again.
 async fn drop_indexes(connection: &mut PgConnection, table: &'static str) -> anyhow::Result<Vec<String>> {
     let found: Vec<(String, String)> = sqlx::query_as(
         "SELECT CASE WHEN own.oid IS NULL THEN format('DROP INDEX %I', class.relname)
@@ -118,19 +119,19 @@ async fn drop_indexes(connection: &mut PgConnection, table: &'static str) -> any
     .await?;
     let mut definitions = Vec::new();
     for (drop, definition) in found {
-        run(connection, &drop).await?;
+        execute(connection, &drop).await?;
         definitions.push(definition);
     }
     Ok(definitions)
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
+async fn execute(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.with_context(|| sql.to_owned())?;
     Ok(())
 }
 
-/// `key(table, n)` is a UUIDv7: 48 bits of time, version, variant, and below them table and number, so that keys of one
-/// table come in the order of their numbers. Times lie before today.
+/// Session settings and `key(table, n)`, a UUIDv7 of 48 bits of time, version and variant, the table and the row
+/// number: keys of one table are in the order of their numbers. The times lie in the past.
 const SESSION_SQL: &str = "
     SET session_replication_role = replica;
     SET maintenance_work_mem = '512MB';
@@ -158,7 +159,8 @@ const PROFILES_SQL: &str = "
     SELECT pg_temp.key(2, n), pg_temp.key(2, n), 'Past Student ' || n
       FROM generate_series(0, $1::bigint - 1) AS n";
 
-/// Of twenty, twelve are confirmed, three wait, three lapsed, two hold a seat. A student is in another batch each time.
+/// Of 20 registrations 12 are confirmed, 3 waitlisted, 3 expired and 2 hold a seat. A student is in a different course
+/// batch each time.
 const REGISTRATIONS_SQL: &str = "
     INSERT INTO student_registrations (id, request_no, student_id, batch_id, status, fee, tax_rate, tax, amount_due,
                                        amount_paid, currency, hold_expires_at, waitlist_seq, operation_id, created_at)
@@ -172,7 +174,7 @@ const REGISTRATIONS_SQL: &str = "
                         WHEN n % 20 < 18 THEN 'expired' ELSE 'seat_held' END AS status
               FROM generate_series(0, $1::bigint - 1) AS n) AS wanted";
 
-/// Those that are confirmed; one in a hundred is not decided yet.
+/// Payments of the confirmed registrations; one in a hundred is not decided yet.
 const PAYMENTS_SQL: &str = "
     INSERT INTO payments (id, registration_id, student_id, method, transaction_id, transaction_ref, amount, currency, status,
                           reviewed_by, reviewed_at, operation_id, created_at)
@@ -191,7 +193,7 @@ const ENROLLMENTS_SQL: &str = "
       FROM (SELECT n, pg_temp.sized('students') AS students, pg_temp.sized('batches') AS batches
               FROM generate_series(0, $1::bigint - 1) AS n WHERE n % 20 < 12) AS wanted";
 
-/// Of a financial year long ago, so that the next invoice's number is not theirs.
+/// Invoices of a financial year long ago, so that their series does not take part in the benchmark.
 const INVOICES_SQL: &str = r#"
     WITH series AS (INSERT INTO invoice_series (id, kind, financial_year, prefix, next_seq)
                     VALUES (pg_temp.key(6, 0), 'invoice', '2001-02', 'PAST', $1::bigint + 1) RETURNING id)
@@ -211,7 +213,7 @@ const NOTIFICATIONS_SQL: &str = "
            now() - interval '50 days' + n * interval '1 millisecond'
       FROM generate_series(0, $1::bigint - 1) AS n";
 
-/// Settled evenly over the days, in batches of 256 that share their time.
+/// Operations settled evenly over the days, in groups of 256 with the same time.
 const OPERATIONS_SQL: &str = "
     INSERT INTO operations (id, kind, principal, fingerprint, state, outcome, subject, accepted_at, settled_at)
     SELECT gen_random_uuid(), CASE WHEN n % 2 = 0 THEN 'registration.submit.v1' ELSE 'payment.submit.v1' END,

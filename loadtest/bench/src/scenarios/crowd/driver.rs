@@ -1,4 +1,4 @@
-//! The driver process: holds the connections of one plan and does what its orders say. One thread for all of them.
+//! The driver process, which holds the connections of one plan and executes its orders, on one thread.
 
 use std::{
     io,
@@ -17,16 +17,16 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{Client, Order, Plan, Report, Taken, Wait};
+use super::{Client, Order, Plan, PostResult, Report, Wait};
 use crate::connection::parse_with_body;
 
-/// Connections that are opened at once.
+/// Connections that are being opened at the same time.
 const OPENING_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 100;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// Seconds that a long poll asks for: the gateways' limit.
+/// Wait of a long poll, seconds: the limit of the gateways.
 const POLL_SECONDS: u64 = 30;
-/// Enough of a stream to find the name of an event in it.
+/// Bytes of a stream to keep, so that the name of an event is found in them.
 const STREAM_TAIL: usize = 4_096;
 
 struct Connection {
@@ -35,25 +35,25 @@ struct Connection {
     buffer: Vec<u8>,
 }
 
-struct Answer {
+struct Response {
     status: u16,
     retry_after: Option<u64>,
     body: String,
 }
 
-/// Plays the plan that comes on stdin.
+/// Executes the plan that is read from stdin.
 ///
 /// # Errors
-/// Where a request is refused for good; whoever started this ends it otherwise.
-pub async fn drive() -> anyhow::Result<()> {
-    let plan: Plan = next().await?;
+/// Where a request is rejected, or the process that started this one ends.
+pub(crate) async fn drive() -> anyhow::Result<()> {
+    let plan: Plan = next_message().await?;
     rlimit::increase_nofile_limit(u64::MAX).context("the limit of open files")?;
     let open = stream::iter(0..plan.clients.len()).map(|_| Connection::open(plan.gateway));
     let connections: Vec<Connection> =
         open.buffer_unordered(OPENING_MAX).try_collect().await.context("a gateway refuses connections")?;
     report(&Report::Open)?;
 
-    let Order::Post { at_us, spread_us } = next().await? else { bail!("nothing has been posted yet") };
+    let Order::Post { at_us, spread_us } = next_message().await? else { bail!("the first order must be to post") };
     let last = plan.clients.len().max(1) as u64;
     let posts = plan.clients.into_iter().zip(connections).enumerate().map(|(index, (client, connection))| {
         let due = moment(at_us) + Duration::from_micros(spread_us * index as u64 / last);
@@ -63,78 +63,78 @@ pub async fn drive() -> anyhow::Result<()> {
         })
     });
     let posts: Vec<_> = posts.collect();
-    let (mut taken, mut waiting) = (Vec::new(), Vec::new());
+    let (mut results, mut waiting) = (Vec::new(), Vec::new());
     for post in posts {
         let (result, operation, wait, connection) = post.await??;
-        taken.push(result);
+        results.push(result);
         waiting.extend(wait.map(|wait| (operation, wait, connection)));
     }
-    report(&Report::Taken(taken))?;
+    report(&Report::Posted(results))?;
     if waiting.is_empty() { Ok(()) } else { wait_all(waiting).await }
 }
 
 async fn wait_all(waiting: Vec<(String, Wait, Connection)>) -> anyhow::Result<()> {
-    let Order::Wait { at_us, spread_us } = next().await? else { bail!("everything has been posted") };
-    let (count, asked) = (waiting.len(), Arc::new(Semaphore::new(0)));
+    let Order::Wait { at_us, spread_us } = next_message().await? else { bail!("the second order must be to wait") };
+    let (count, begun) = (waiting.len(), Arc::new(Semaphore::new(0)));
     let mut waits = Vec::new();
     for (index, (operation, wait, connection)) in waiting.into_iter().enumerate() {
         let due = moment(at_us) + Duration::from_micros(spread_us * index as u64 / count as u64);
-        let asked = asked.clone();
+        let begun = begun.clone();
         waits.push(tokio::spawn(async move {
             tokio::time::sleep_until(due.into()).await;
             match wait {
-                Wait::Poll(token) => poll(connection, &operation, &token, &asked).await,
-                Wait::Listen(token) => listen(connection, &token, &asked).await,
+                Wait::Poll(token) => poll(connection, &operation, &token, &begun).await,
+                Wait::Listen(token) => listen(connection, &token, &begun).await,
             }
         }));
     }
-    let all = asked.acquire_many(u32::try_from(count)?);
+    let all = begun.acquire_many(u32::try_from(count)?);
     tokio::time::timeout(ANSWER_WITHIN, all).await.context("a stream does not begin")??.forget();
     report(&Report::Waiting)?;
-    let mut told = Vec::new();
+    let mut notified_us = Vec::new();
     for wait in waits {
-        told.push(wait.await??);
+        notified_us.push(wait.await??);
     }
-    report(&Report::Told(told))
+    report(&Report::Notified(notified_us))
 }
 
-/// Until it is taken; answers the operation's id, where somebody waits for it.
+/// Posts until accepted; returns the operation's id where the client waits for its result, an empty one otherwise.
 async fn post(
     client: Client,
     mut connection: Connection,
     due: Instant,
-) -> anyhow::Result<(Taken, String, Option<Wait>, Connection)> {
-    let mut taken = Taken { first_answer_us: 0, first_status: 0, taken_us: 0, refused: 0, broken: 0 };
+) -> anyhow::Result<(PostResult, String, Option<Wait>, Connection)> {
+    let mut result = PostResult { first_answer_us: 0, first_status: 0, accepted_us: 0, shed: 0, broken: 0 };
     for attempt in 0..ATTEMPTS_MAX {
         let answer = connection.exchange(client.post.as_bytes()).await;
         if attempt == 0 {
-            taken.first_answer_us = u64::try_from(due.elapsed().as_micros())?;
-            taken.first_status = answer.as_ref().map_or(0, |answer| answer.status);
+            result.first_answer_us = u64::try_from(due.elapsed().as_micros())?;
+            result.first_status = answer.as_ref().map_or(0, |answer| answer.status);
         }
         let pause = match answer {
             Ok(answer) if matches!(answer.status, 200 | 202) => {
-                taken.taken_us = Utc::now().timestamp_micros();
+                result.accepted_us = Utc::now().timestamp_micros();
                 let operation = if client.wait.is_some() { operation_id(&answer.body)? } else { String::new() };
-                return Ok((taken, operation, client.wait, connection));
+                return Ok((result, operation, client.wait, connection));
             }
-            Ok(Answer { status: 503, retry_after, .. }) => {
-                taken.refused += 1;
+            Ok(Response { status: 503, retry_after, .. }) => {
+                result.shed += 1;
                 Duration::from_secs(retry_after.context("a 503 without Retry-After")?)
             }
             Ok(answer) => bail!("answered {}: {}", answer.status, answer.body),
             Err(_) => {
-                taken.broken += 1;
+                result.broken += 1;
                 Duration::from_millis(100)
             }
         };
-        // Those who were told the same number must not come back together.
+        // Jitter, so that clients with the same Retry-After do not return at the same moment.
         let jitter = rand::rng().random_range(0.0..0.5);
         tokio::time::sleep(pause + pause.mul_f64(jitter)).await;
-        if taken.broken > 0 {
+        if result.broken > 0 {
             connection.reopen().await;
         }
     }
-    bail!("a request was not taken in {ATTEMPTS_MAX} attempts")
+    bail!("a request was not accepted in {ATTEMPTS_MAX} attempts")
 }
 
 fn operation_id(body: &str) -> anyhow::Result<String> {
@@ -142,12 +142,12 @@ fn operation_id(body: &str) -> anyhow::Result<String> {
     Ok(view["id"].as_str().context("an operation without an id")?.to_owned())
 }
 
-/// Long polls until the operation is settled; answers when, microseconds since 1970.
-async fn poll(mut connection: Connection, operation: &str, token: &str, asked: &Semaphore) -> anyhow::Result<i64> {
+/// Long polls until the operation is settled; returns that time, microseconds since 1970.
+async fn poll(mut connection: Connection, operation: &str, token: &str, begun: &Semaphore) -> anyhow::Result<i64> {
     let path = format!("/v1/operations/{operation}?wait={POLL_SECONDS}");
     let request = get(&path, token);
     connection.stream.write_all(request.as_bytes()).await?;
-    asked.add_permits(1);
+    begun.add_permits(1);
     loop {
         let answer = connection.answer().await.context("a long poll")?;
         ensure!(answer.status == 200, "a long poll is answered {}: {}", answer.status, answer.body);
@@ -158,22 +158,22 @@ async fn poll(mut connection: Connection, operation: &str, token: &str, asked: &
     }
 }
 
-/// Listens until the stream tells of an operation; answers when, microseconds since 1970.
-async fn listen(mut connection: Connection, token: &str, asked: &Semaphore) -> anyhow::Result<i64> {
+/// Reads the event stream until it has an operation; returns that time, microseconds since 1970.
+async fn listen(mut connection: Connection, token: &str, begun: &Semaphore) -> anyhow::Result<i64> {
     connection.stream.write_all(get("/v1/events", token).as_bytes()).await?;
     connection.buffer.clear();
-    let mut begun = false;
+    let mut started = false;
     loop {
         ensure!(connection.stream.read_buf(&mut connection.buffer).await? > 0, "a stream of events ended");
-        if !begun && contains(&connection.buffer, b"\r\n\r\n") {
+        if !started && contains(&connection.buffer, b"\r\n\r\n") {
             ensure!(connection.buffer.starts_with(b"HTTP/1.1 200"), "a stream of events is refused");
-            begun = true;
-            asked.add_permits(1);
+            started = true;
+            begun.add_permits(1);
         }
         if contains(&connection.buffer, b"event: operation") {
             return Ok(Utc::now().timestamp_micros());
         }
-        if begun && connection.buffer.len() > STREAM_TAIL {
+        if started && connection.buffer.len() > STREAM_TAIL {
             connection.buffer.drain(..STREAM_TAIL / 2);
         }
     }
@@ -194,19 +194,19 @@ impl Connection {
         Ok(Self { gateway, stream, buffer: Vec::new() })
     }
 
-    /// Where that fails too, the next exchange shows it.
+    /// Replaces the connection; if this fails, the next exchange fails too.
     async fn reopen(&mut self) {
         if let Ok(connection) = Self::open(self.gateway).await {
             *self = connection;
         }
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<Response> {
         self.stream.write_all(request).await?;
         tokio::time::timeout(ANSWER_WITHIN, self.answer()).await?
     }
 
-    async fn answer(&mut self) -> io::Result<Answer> {
+    async fn answer(&mut self) -> io::Result<Response> {
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -219,27 +219,27 @@ impl Connection {
     }
 }
 
-/// The answer, once it has come as a whole.
-fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
+/// Returns the response once it has arrived as a whole, none before that.
+fn parse(bytes: &[u8]) -> io::Result<Option<Response>> {
     Ok(parse_with_body(bytes)?.map(|(head, body)| {
         let body = String::from_utf8_lossy(body).into_owned();
-        Answer { status: head.status, retry_after: head.retry_after, body }
+        Response { status: head.status, retry_after: head.retry_after, body }
     }))
 }
 
-/// A moment of the wall clock by the monotonic one; now, where it has passed.
+/// Converts a time of the wall clock to the monotonic clock; now, where it has passed.
 fn moment(unix_us: i64) -> Instant {
     let ahead = unix_us - Utc::now().timestamp_micros();
     Instant::now() + Duration::from_micros(u64::try_from(ahead).unwrap_or(0))
 }
 
-/// The next line of stdin.
-async fn next<T: serde::de::DeserializeOwned>() -> anyhow::Result<T> {
+/// Reads a message from the next line of stdin.
+async fn next_message<T: serde::de::DeserializeOwned>() -> anyhow::Result<T> {
     let line = tokio::task::spawn_blocking(|| io::stdin().lines().next()).await?;
-    Ok(serde_json::from_str(&line.context("whoever started this driver ended")??)?)
+    Ok(serde_json::from_str(&line.context("the process that started this driver ended")??)?)
 }
 
-/// A line leaves at once, also through a pipe.
+/// Prints a line; stdout is line-buffered, also into a pipe.
 fn report(report: &Report) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(report)?);
     Ok(())
@@ -250,9 +250,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_whole_with_its_body() {
+    fn a_response_is_complete_with_its_body() {
         let text = b"HTTP/1.1 202 Accepted\r\nRetry-After: 1\r\nContent-Length: 13\r\n\r\n{\"id\":\"op_1\"}";
-        let answer = parse(text).expect("is HTTP").expect("is whole");
+        let answer = parse(text).expect("is HTTP").expect("is complete");
         assert_eq!((answer.status, answer.retry_after), (202, Some(1)));
         assert_eq!(operation_id(&answer.body).expect("has one"), "op_1");
         assert!(parse(&text[..text.len() - 1]).expect("is HTTP").is_none());

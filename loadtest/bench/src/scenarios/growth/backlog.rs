@@ -1,4 +1,4 @@
-//! Events that nobody consumes, in arrays of 64 as gateways and workers publish them.
+//! A backlog of events without a consumer, in arrays of 64 as gateways and workers publish them.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use contracts::{
     messages::SubmitRegistration,
 };
 
-/// Its pool is left out.
-pub const QUEUE: Queue = Queue::Registrations;
-/// Published before the next are rendered; well within what may wait for its confirm.
+/// The queue of the backlog; no process runs its pool.
+pub(crate) const QUEUE: Queue = Queue::Registrations;
+/// Events published before the next are rendered, well within the publisher's limit of unconfirmed events.
 const CHUNK: usize = 4_096;
 
-/// Publishes so many.
+/// Publishes this many events.
 ///
 /// # Errors
-/// Where the broker does not take them.
-pub async fn publish(installation: &crate::config::Installation, events: usize) -> anyhow::Result<()> {
+/// Where RabbitMQ does not confirm them.
+pub(crate) async fn publish(installation: &crate::config::Installation, events: usize) -> anyhow::Result<()> {
     let publisher = Publisher::start(AmqpSettings::new(&installation.amqp_url, "bench backlog"));
     ensure!(publisher.wait_connected(Duration::from_secs(10)).await, "the broker cannot be reached");
     let origin = Origin {
@@ -40,11 +40,11 @@ pub async fn publish(installation: &crate::config::Installation, events: usize) 
     Ok(())
 }
 
-/// AMQP messages that wait in it.
+/// Returns the number of AMQP messages in the queue of the backlog.
 ///
 /// # Errors
 /// Where the broker cannot be reached.
-pub async fn waiting(installation: &crate::config::Installation) -> anyhow::Result<u32> {
+pub(crate) async fn waiting(installation: &crate::config::Installation) -> anyhow::Result<u32> {
     let connection = amqp::open(&AmqpSettings::new(&installation.amqp_url, "bench backlog")).await?;
     let depths = topology::depths(&connection.create_channel().await?, installation.partitions).await?;
     let depth = depths.iter().find(|depth| depth.queue == QUEUE.name()).context("the queue is declared")?;

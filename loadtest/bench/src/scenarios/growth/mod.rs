@@ -1,9 +1,10 @@
-//! Payments on an empty system, and on one that has grown: ten million settled operations, five million registrations
-//! with all that hangs on them, and a million events waiting at the broker. The rate must hold, no process may have
-//! grown with it, every list must still be read by its index, and pruning must keep up without anybody waiting for it.
+//! Payments on an empty system, and on a grown one: ten million settled operations, five million registrations with
+//! their payments, invoices and notifications, and a million events waiting at RabbitMQ. The rate must hold, no
+//! process may use more memory, every list must be read by an index, and pruning must keep up without blocking a
+//! statement.
 //!
-//! The events wait in the `registrations` queue, whose pool is left out: what waits for mails and PDFs is taken out and
-//! counted by each run.
+//! The events wait in the queue `registrations`, whose pool does not run. The queues of mails and PDFs cannot be used,
+//! since each run takes out and counts their events.
 
 mod backlog;
 mod history;
@@ -13,15 +14,17 @@ use std::{collections::BTreeMap, time::Instant};
 
 use contracts::envelope::MESSAGE_EVENTS_MAX;
 
-use super::{Check, Payments, Scenario, plans};
+use super::{PaymentsScenario, plans};
 use crate::{
     args::Args,
     config::Installation,
     database,
-    processes::{Layout, System},
-    record::Record,
-    repeat, series,
-    world::World,
+    processes::{Layout, RunningSystem},
+    record::{Check, Record},
+    scenario::Scenario,
+    series,
+    services::Services,
+    single_run,
 };
 use history::Sizes;
 
@@ -29,20 +32,20 @@ const BACKLOG_EVENTS: usize = 1_000_000;
 const RATIO_TARGET: f64 = 0.85;
 const RATE: &str = "settled, end to end";
 const MEMORY: &str = "memory, ";
-/// What a process of ours may hold more on a grown system than on an empty one.
+/// Allowed memory of a gateway or worker process on the grown system, relative to the empty one.
 const MEMORY_TARGET: f64 = 1.25;
 const MEMORY_SLACK_MIB: f64 = 32.0;
 
-/// Measures, fills, and measures again.
+/// Measures the empty system, fills it, and measures again, then pruning and plans.
 ///
 /// # Errors
-/// Where a process or a server fails, or the effects do not come.
-pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
+/// Where a process or a server fails, or effects are missing.
+pub(crate) async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec<Record>> {
     let args = &without_backlog_pool(args);
-    database::make_anew(installation).await?;
-    let world = World::connect(installation).await?;
-    world.broker.purge().await?;
-    let empty = payments(args, installation, &world, "growth-empty", args.repeats).await?;
+    database::recreate(installation).await?;
+    let services = Services::connect(installation).await?;
+    services.broker.purge().await?;
+    let empty = payments(args, installation, &services, "growth-empty", args.repeats).await?;
 
     let mut summary = Record::of("growth", "payments, empty against grown".to_owned());
     let began = Instant::now();
@@ -57,18 +60,18 @@ pub async fn run(args: &Args, installation: &Installation) -> anyhow::Result<Vec
     summary.push("events that wait at the broker", "", events as f64);
     summary.push("time to publish them", "s", began.elapsed().as_secs_f64());
     let bytes: i64 =
-        sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&world.database).await?;
+        sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&services.database).await?;
     summary.push("database", "MiB", bytes as f64 / f64::from(1 << 20));
 
-    let grown = payments(args, installation, &world, "growth-grown", args.repeats).await?;
+    let grown = payments(args, installation, &services, "growth-grown", args.repeats).await?;
     compare(&mut summary, &empty, &grown)?;
     let left = backlog::waiting(installation).await?;
     summary.push("messages of them that still wait", "", f64::from(left));
     let arrays = i64::try_from(events.div_ceil(MESSAGE_EVENTS_MAX))?;
     summary.checks.push(Check::new("the backlog is still there", arrays, i64::from(left).min(arrays)));
-    let pruned = pruning::measure(args, installation, &world).await?;
-    let plans = plans::check(installation, &world).await?;
-    world.broker.purge().await?;
+    let pruned = pruning::measure(args, installation, &services).await?;
+    let plans = plans::check(installation, &services).await?;
+    services.broker.purge().await?;
     Ok([empty, grown, pruned, vec![plans, summary]].concat())
 }
 
@@ -81,22 +84,22 @@ fn without_backlog_pool(args: &Args) -> Args {
     Args { workers, ..args.clone() }
 }
 
-/// The payments benchmark, with processes of its own.
+/// Measures payments, on processes of its own.
 async fn payments(
     args: &Args,
     installation: &Installation,
-    world: &World,
+    services: &Services,
     name: &str,
     repeats: u16,
 ) -> anyhow::Result<Vec<Record>> {
-    let mut scenario = Payments::under_load();
+    let mut scenario = PaymentsScenario::under_load();
     let args = &scenario.adapt(args.clone());
-    let system = System::start(installation, &Layout::of(args)).await?;
+    let system = RunningSystem::start(installation, &Layout::of(args)).await?;
     let started = system.memory_mib();
     let mut records = Vec::new();
     for index in 1..=repeats {
         eprintln!("bench: {name}, run {index} of {repeats}");
-        let mut record = repeat::run(args, world, &system, &mut scenario, args.ready_per_second).await?;
+        let mut record = single_run::measure(args, services, &system, &mut scenario, args.ready_per_second).await?;
         name.clone_into(&mut record.scenario);
         for (group, mib) in &started {
             record.push(format!("memory at the start, {group}"), "MiB", *mib);
@@ -107,7 +110,7 @@ async fn payments(
     Ok(records)
 }
 
-/// The ratio of the rates, and what each process holds more than before.
+/// Adds the ratio of the rates and the memory of each process before and after.
 fn compare(summary: &mut Record, empty: &[Record], grown: &[Record]) -> anyhow::Result<()> {
     let (before, after) = (series::median(empty, RATE)?, series::median(grown, RATE)?);
     summary.push("settled, empty", "/s", before);
@@ -122,7 +125,7 @@ fn compare(summary: &mut Record, empty: &[Record], grown: &[Record]) -> anyhow::
     for (name, (before, after)) in larger {
         summary.push(format!("{name}, empty"), "MiB", before);
         summary.push(format!("{name}, grown"), "MiB", after);
-        // The servers are told how much to cache; ours must not keep what they have seen.
+        // Postgres and RabbitMQ may cache by their settings; gateways and workers must not grow.
         if name.contains("gateway") || name.contains("workers") {
             let held = after <= before * MEMORY_TARGET + MEMORY_SLACK_MIB;
             summary.checks.push(Check::new(&format!("no growth of {name}"), 1, held.into()));

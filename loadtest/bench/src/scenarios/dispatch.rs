@@ -1,5 +1,5 @@
-//! Scenarios that are more than one kind of command under load: each lays out its processes and its clients itself. And
-//! the helpers that such a scenario starts as processes of their own, which are this program too.
+//! Dispatch of the scenarios that start processes and clients themselves, and of the helper processes that they start:
+//! this program with another first argument.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,20 +8,22 @@ use anyhow::{Context as _, bail};
 use super::{crowd, fairness, growth, plans, scale_out, stampede, waiters};
 use crate::{
     args::{Args, ScenarioName},
+    chart,
     config::Installation,
-    picture, series, table,
-    world::World,
+    series,
+    services::Services,
+    table,
 };
 
-/// What the first argument may be besides a scenario: what this process was started for by another one of this program.
+/// First arguments that start this program as a helper process.
 const DRIVE: &str = "drive";
 const SLOW_SMTP: &str = "slow-smtp";
 
-/// Plays the helper that the command line asks for; none: it asks for something else.
+/// Runs the helper process that the command line names; none where it names none.
 ///
 /// # Errors
-/// Where the helper fails.
-pub async fn help() -> Option<anyhow::Result<()>> {
+/// Where the helper process fails.
+pub(crate) async fn run_helper_process() -> Option<anyhow::Result<()>> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next()?.as_str() {
         DRIVE => Some(crowd::drive().await),
@@ -30,16 +32,20 @@ pub async fn help() -> Option<anyhow::Result<()>> {
     }
 }
 
-/// Plays one scenario, prints, draws and writes what came of it; answers how many runs broke a rule.
+/// Runs one scenario and prints, draws and writes its records; returns how many runs broke a rule.
 ///
 /// # Errors
-/// Where a process or a server fails, or the effects do not come.
-pub async fn play(name: ScenarioName, args: &Args, installation: &Installation) -> anyhow::Result<usize> {
+/// Where a process or a server fails, or effects are missing.
+pub(crate) async fn run_scenario(
+    name: ScenarioName,
+    args: &Args,
+    installation: &Installation,
+) -> anyhow::Result<usize> {
     let records = match name {
         ScenarioName::Stampede => stampede::run(args, installation).await?,
         ScenarioName::Waiters => waiters::run(args, installation).await?,
         ScenarioName::Growth => growth::run(args, installation).await?,
-        ScenarioName::Plans => vec![plans::check(installation, &World::connect(installation).await?).await?],
+        ScenarioName::Plans => vec![plans::check(installation, &Services::connect(installation).await?).await?],
         ScenarioName::Fairness => fairness::run(args, installation).await?,
         ScenarioName::ScaleOut => scale_out::run(args, installation).await?,
         other => bail!("`{other:?}` is one kind of command under load"),
@@ -50,7 +56,7 @@ pub async fn play(name: ScenarioName, args: &Args, installation: &Installation) 
         }
         print!("{}", table::render(runs));
         if let Some(first) = runs.first().filter(|first| !first.seconds.is_empty()) {
-            picture::draw(runs, &args.results.join(format!("{}.svg", first.file_stem())))?;
+            chart::draw(runs, &args.results.join(format!("{}.svg", first.file_stem())))?;
         }
     }
     Ok(records.iter().filter(|record| !record.holds()).count())

@@ -1,5 +1,5 @@
-//! Pools whose work leaves the building, each alone on the machine: its queue is filled while it is stopped, then it is
-//! started, and what it has done is read from its own rows by the times of their commits.
+//! Scenarios of pools with effects outside Postgres (SMTP, files): the queue is filled while the pool is stopped, then
+//! the pool is started alone, and its rate is computed from the commit times of the rows that it writes.
 
 use std::time::{Duration, Instant};
 
@@ -7,61 +7,65 @@ use anyhow::Context as _;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::Check;
 use crate::{
     args::Args,
     breakdown,
     config::Installation,
     database,
-    processes::{Layout, System},
+    processes::{Layout, RunningSystem},
     profile,
-    record::{Record, Second, Stage},
+    record::{Check, Record, Second, Stage},
     series,
-    world::World,
+    services::Services,
 };
 
 const POLL: Duration = Duration::from_millis(500);
 
-/// A pool with much to do.
-pub trait Backlog {
-    /// As tables and files call it, and what it makes.
+/// A scenario that empties a full queue.
+pub(crate) trait BacklogScenario {
+    /// Name in tables and file names: the items, such as `mails`.
     fn name(&self) -> &'static str;
 
-    /// The pool.
+    /// The pool that is measured.
     fn pool(&self) -> &'static str;
 
-    /// What must be there before the pool starts, and as long as it runs: a server.
+    /// Starts or finds what the pool needs besides Postgres and RabbitMQ.
     async fn prepare(&mut self, installation: &Installation) -> anyhow::Result<()>;
 
-    /// Fills its queue, with nothing left running; answers by what the pieces are found again.
-    async fn fill(&mut self, args: &Args, installation: &Installation, world: &World) -> anyhow::Result<Vec<Uuid>>;
+    /// Fills the queue, and stops every process that it started for that; returns the ids of the items.
+    async fn fill(
+        &mut self,
+        args: &Args,
+        installation: &Installation,
+        services: &Services,
+    ) -> anyhow::Result<Vec<Uuid>>;
 
-    /// When each finished piece was committed, microseconds since 1970.
-    async fn finished_us(&self, world: &World, pieces: &[Uuid]) -> anyhow::Result<Vec<i64>>;
+    /// Commit times of the finished items, microseconds since 1970.
+    async fn finished_us(&self, services: &Services, items: &[Uuid]) -> anyhow::Result<Vec<i64>>;
 
-    /// What must hold in the end.
-    async fn check(&self, world: &World, pieces: &[Uuid]) -> anyhow::Result<Vec<Check>>;
+    /// Rules that must hold in the end.
+    async fn check(&self, services: &Services, items: &[Uuid]) -> anyhow::Result<Vec<Check>>;
 }
 
-/// All runs.
+/// Measures all runs.
 ///
 /// # Errors
 /// Where a process or a server fails.
-pub async fn measure<B: Backlog>(
+pub(crate) async fn measure<B: BacklogScenario>(
     args: &Args,
     installation: &Installation,
     mut backlog: B,
 ) -> anyhow::Result<Vec<Record>> {
-    database::make_anew(installation).await?;
-    let world = World::connect(installation).await?;
-    world.broker.purge().await?;
+    database::recreate(installation).await?;
+    let services = Services::connect(installation).await?;
+    services.broker.purge().await?;
     backlog.prepare(installation).await?;
     let mut records = Vec::new();
     for index in 1..=args.repeats {
         eprintln!("bench: {}, run {index} of {}: filling the queue", backlog.name(), args.repeats);
-        let pieces = backlog.fill(args, installation, &world).await?;
-        database::settle_down(&world.database).await?;
-        let record = work_off(args, installation, &world, &backlog, &pieces).await?;
+        let items = backlog.fill(args, installation, &services).await?;
+        database::vacuum_and_checkpoint(&services.database).await?;
+        let record = measure_once(args, installation, &services, &backlog, &items).await?;
         series::write(args, &record, index)?;
         records.push(record);
         if !records.iter().all(Record::holds) {
@@ -71,15 +75,15 @@ pub async fn measure<B: Backlog>(
     Ok(records)
 }
 
-async fn work_off<B: Backlog>(
+async fn measure_once<B: BacklogScenario>(
     args: &Args,
     installation: &Installation,
-    world: &World,
+    services: &Services,
     backlog: &B,
-    pieces: &[Uuid],
+    items: &[Uuid],
 ) -> anyhow::Result<Record> {
     let layout = Layout { gateways: 0, workers: vec![backlog.pool().to_owned()], ..Layout::of(args) };
-    let system = System::start(installation, &layout).await?;
+    let system = RunningSystem::start(installation, &layout).await?;
     let before = system.snapshot().await?;
     let mut record = Record::of(backlog.name(), format!("`{}` alone", backlog.pool()));
     record.began = Utc::now();
@@ -89,22 +93,22 @@ async fn work_off<B: Backlog>(
             Some(seconds) => profile::record(&system.pids(), seconds, &args.results).await,
         }
     };
-    let (left, recordings) = tokio::join!(wait(args, world, backlog, pieces), profiles);
+    let (left, recordings) = tokio::join!(wait(args, services, backlog, items), profiles);
     let (left, recordings) = (left?, recordings?);
     let after = system.snapshot().await?;
     let memory_mib = system.memory_mib();
-    let mut finished_us = backlog.finished_us(world, pieces).await?;
+    let mut finished_us = backlog.finished_us(services, items).await?;
     system.stop().await?;
 
-    // What was done between the start and the first reading belongs to neither account.
+    // Items finished before the first reading count neither as items nor as CPU time.
     let began_us = record.began.timestamp_micros();
     finished_us.retain(|at_us| *at_us > began_us);
-    let last_us = finished_us.iter().max().copied().context("nothing was done while it was measured")?;
+    let last_us = finished_us.iter().max().copied().context("no item was finished during the measurement")?;
     let (count, seconds) = (finished_us.len() as f64, (last_us - began_us) as f64 / 1e6);
     record.push(backlog.name(), "", count);
     record.push(format!("{} a second", backlog.name()), "/s", count / seconds);
     for (group, cpu_seconds) in after.usage.since(&before.usage).iter().filter(|(group, _)| *group != "driver") {
-        record.push(format!("CPU a piece, {group}"), "µs", cpu_seconds * 1e6 / count);
+        record.push(format!("CPU an item, {group}"), "µs", cpu_seconds * 1e6 / count);
     }
     for (group, mib) in memory_mib {
         record.push(format!("memory, {group}"), "MiB", mib);
@@ -116,19 +120,24 @@ async fn work_off<B: Backlog>(
     for at_us in finished_us {
         record.seconds[((at_us - began_us) / 1_000_000) as usize].settled += 1;
     }
-    record.checks = backlog.check(world, pieces).await?;
-    record.checks.push(Check::new(&format!("all is done within {:?}", args.drain_limit()), 0, left));
+    record.checks = backlog.check(services, items).await?;
+    record.checks.push(Check::new(&format!("all is finished within {:?}", args.drain_limit()), 0, left));
     profile::report(recordings, &args.results.join(record.file_stem())).await?;
     Ok(record)
 }
 
-/// Waits until all is done, and answers how much is not when the time is over.
-async fn wait<B: Backlog>(args: &Args, world: &World, backlog: &B, pieces: &[Uuid]) -> anyhow::Result<i64> {
+/// Waits until all items are finished, at most the drain limit; returns how many are not.
+async fn wait<B: BacklogScenario>(
+    args: &Args,
+    services: &Services,
+    backlog: &B,
+    items: &[Uuid],
+) -> anyhow::Result<i64> {
     let began = Instant::now();
     loop {
-        let waiting = world.broker.waiting().await? > 0;
+        let waiting = services.broker.waiting().await? > 0;
         if !waiting || began.elapsed() > args.drain_limit() {
-            let left = pieces.len() - backlog.finished_us(world, pieces).await?.len();
+            let left = items.len() - backlog.finished_us(services, items).await?.len();
             if left == 0 || began.elapsed() > args.drain_limit() {
                 return Ok(i64::try_from(left)?);
             }

@@ -1,4 +1,4 @@
-//! Mails a second: queued mails, sent by the pool `email` to Postfix's smtp-sink, which takes all and keeps none.
+//! Mails a second: queued mails, sent by the pool `email` to Postfix's smtp-sink, which accepts and discards all.
 
 use std::{process::Stdio, time::Duration};
 
@@ -18,21 +18,21 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Backlog, Check, dead_letters};
-use crate::{args::Args, config::Installation, world::World};
+use super::backlog::BacklogScenario;
+use crate::{args::Args, config::Installation, record::Check, scenario::dead_letters, services::Services};
 
-/// Events that wait for their confirm at once.
+/// Events published before their confirms are awaited.
 const PUBLISHED_AT_ONCE: usize = 8_192;
 const SINK_READY_WITHIN: Duration = Duration::from_secs(5);
 
-/// Mails to be sent.
+/// Queued mails.
 #[derive(Default)]
-pub struct Mail {
-    /// Killed with the benchmark.
+pub(crate) struct MailScenario {
+    /// The smtp-sink process, killed when dropped.
     sink: Option<Child>,
 }
 
-impl Backlog for Mail {
+impl BacklogScenario for MailScenario {
     fn name(&self) -> &'static str {
         "mails"
     }
@@ -58,28 +58,28 @@ impl Backlog for Mail {
         tokio::time::timeout(SINK_READY_WITHIN, listens).await.context("smtp-sink does not listen")
     }
 
-    async fn fill(&mut self, args: &Args, installation: &Installation, _: &World) -> anyhow::Result<Vec<Uuid>> {
+    async fn fill(&mut self, args: &Args, installation: &Installation, _: &Services) -> anyhow::Result<Vec<Uuid>> {
         let publisher = Publisher::start(AmqpSettings::new(&installation.amqp_url, "bench"));
         ensure!(publisher.wait_connected(Duration::from_secs(10)).await, "the broker does not answer");
-        let pieces: Vec<Uuid> = (0..args.items).map(|_| ids::new_id()).collect();
-        for chunk in pieces.chunks(PUBLISHED_AT_ONCE) {
+        let items: Vec<Uuid> = (0..args.items).map(|_| ids::new_id()).collect();
+        for chunk in items.chunks(PUBLISHED_AT_ONCE) {
             publisher.publish_all(chunk.iter().map(|id| event(*id))).await?;
         }
-        Ok(pieces)
+        Ok(items)
     }
 
-    async fn finished_us(&self, world: &World, pieces: &[Uuid]) -> anyhow::Result<Vec<i64>> {
+    async fn finished_us(&self, services: &Services, items: &[Uuid]) -> anyhow::Result<Vec<i64>> {
         let sql = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint
                      FROM email_logs WHERE event_id = ANY($1) AND status = 'sent'";
-        Ok(sqlx::query_scalar(sql).bind(pieces).fetch_all(&world.database).await?)
+        Ok(sqlx::query_scalar(sql).bind(items).fetch_all(&services.database).await?)
     }
 
-    async fn check(&self, world: &World, pieces: &[Uuid]) -> anyhow::Result<Vec<Check>> {
+    async fn check(&self, services: &Services, items: &[Uuid]) -> anyhow::Result<Vec<Check>> {
         let sql = "SELECT count(DISTINCT message_id) FROM email_logs WHERE event_id = ANY($1) AND attempts = 1";
-        let once = sqlx::query_scalar(sql).bind(pieces).fetch_one(&world.database).await?;
+        let once = sqlx::query_scalar(sql).bind(items).fetch_one(&services.database).await?;
         Ok(vec![
-            Check::new("each mail was sent at the first attempt", i64::try_from(pieces.len())?, once),
-            dead_letters(world).await?,
+            Check::new("each mail was sent at the first attempt", i64::try_from(items.len())?, once),
+            dead_letters(services).await?,
         ])
     }
 }
