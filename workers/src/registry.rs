@@ -3,9 +3,9 @@
 use crate::{
     config::Settings,
     documents::{FileStore, RenderInvoice},
-    email::SendEmail,
-    invoicing::IssueInvoice,
-    notifications::CreateNotification,
+    email::SendEmailHandler,
+    invoicing::IssueInvoiceHandler,
+    notifications::CreateNotificationHandler,
     payments::{DecidePaymentHandler, ExpireHoldHandler, SubmitPaymentHandler},
     registrations::{
         CancelRegistrationHandler, ConfirmRegistrationHandler, ReviewRegistrationHandler, SubmitRegistrationHandler,
@@ -27,8 +27,8 @@ pub fn registry(settings: &Settings) -> anyhow::Result<Registry> {
         .handler(SubmitPaymentHandler)
         .handler(DecidePaymentHandler)
         .handler(ExpireHoldHandler)
-        .handler(IssueInvoice::new(&settings.institute))
+        .handler(IssueInvoiceHandler::new(&settings.institute))
         .effect(RenderInvoice::new(&settings.institute, files.clone())?)
-        .handler(CreateNotification::new())
-        .effect(SendEmail::new(settings, files)?))
+        .handler(CreateNotificationHandler)
+        .effect(SendEmailHandler::new(settings, files)?))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use contracts::{ids, messages};
+use contracts::{ids, messages::SendEmail};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::runtime::{Delivery, Failure};
 /// Mails that a user may switch off. All others are transactional and always sent.
 const OPTIONAL: [&str; 2] = ["hold_expires_soon", "payment_received"];
 
-pub(super) type Batch<'a> = &'a [Delivery<messages::SendEmail>];
+pub(super) type Batch<'a> = &'a [Delivery<SendEmail>];
 
 /// What stands at a dedupe key.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) async fn claim(
     let mut claimed = insert_or_take_over(tx, &rows, lease_seconds).await?;
     let others: Vec<String> = rows.dedupe_keys.iter().filter(|key| !claimed.contains_key(*key)).cloned().collect();
     let settled = settled(tx, &others).await?;
-    let entry = |delivery: &Delivery<messages::SendEmail>| {
+    let entry = |delivery: &Delivery<SendEmail>| {
         let key = &delivery.command.dedupe_key;
         match claimed.remove(key) {
             Some(Claimed { status, message_id }) if status == "sending" => Entry::Claimed(message_id),
@@ -180,7 +180,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn push(&mut self, delivery: &Delivery<messages::SendEmail>, subject: &str, domain: &str) -> Result<(), Failure> {
+    fn push(&mut self, delivery: &Delivery<SendEmail>, subject: &str, domain: &str) -> Result<(), Failure> {
         let command = &delivery.command;
         self.ids.push(ids::new_id());
         self.user_ids.push(command.user_id);

@@ -6,4 +6,4 @@ pub mod send_email;
 mod smtp_connections;
 pub mod templates;
 
-pub use send_email::SendEmail;
+pub use send_email::SendEmailHandler;

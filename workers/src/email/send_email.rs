@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contracts::{Outcome, messages, tokens::MailTokens};
+use contracts::{Outcome, messages::SendEmail, tokens::MailTokens};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
@@ -28,9 +28,9 @@ use crate::{
 /// What a lease lasts beyond the time that its batch may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// The effect of `email.send.v1`.
+/// Settles `email.send.v1`.
 #[derive(Clone, Debug)]
-pub struct SendEmail {
+pub struct SendEmailHandler {
     inner: Arc<Inner>,
 }
 
@@ -47,7 +47,7 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SendEmail").field("mailer", &self.mailer).finish_non_exhaustive()
+        f.debug_struct("SendEmailHandler").field("mailer", &self.mailer).finish_non_exhaustive()
     }
 }
 
@@ -66,7 +66,7 @@ struct StoredFile {
     mime: String,
 }
 
-impl SendEmail {
+impl SendEmailHandler {
     /// With the mail server, the templates' institute and the secret of mailed links.
     ///
     /// # Errors
@@ -98,8 +98,8 @@ impl SendEmail {
     }
 }
 
-impl Effect for SendEmail {
-    type Command = messages::SendEmail;
+impl Effect for SendEmailHandler {
+    type Command = SendEmail;
     type Work = ClaimedMail;
     type Done = ();
     type Result = ();
@@ -183,7 +183,7 @@ impl Effect for SendEmail {
 
 async fn select_files(
     tx: &mut PgConnection,
-    batch: &[Delivery<messages::SendEmail>],
+    batch: &[Delivery<SendEmail>],
 ) -> Result<HashMap<Uuid, StoredFile>, Failure> {
     let wanted: Vec<Uuid> = batch.iter().filter_map(|delivery| delivery.command.attachment_file_id).collect();
     if wanted.is_empty() {

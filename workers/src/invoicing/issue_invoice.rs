@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use contracts::{Outcome, Problem, ProblemType, ids, messages};
+use contracts::{
+    Outcome, Problem, ProblemType, ids,
+    messages::{IssueInvoice, RenderInvoice},
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,9 +24,9 @@ use crate::{
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
 
-/// The handler of `invoice.issue.v1`.
+/// Settles `invoice.issue.v1`.
 #[derive(Clone, Debug)]
-pub struct IssueInvoice {
+pub struct IssueInvoiceHandler {
     institute: Institute,
     format: NumberFormat,
     supplier: Value,
@@ -44,7 +47,7 @@ pub struct IssuedInvoice {
     pub currency: String,
 }
 
-impl IssueInvoice {
+impl IssueInvoiceHandler {
     /// For the institute that issues; its particulars are snapshotted into every invoice.
     pub fn new(institute: &Institute) -> Self {
         let format = NumberFormat::parse(&institute.number_format).expect("Settings::check refused any other format");
@@ -87,7 +90,7 @@ impl IssueInvoice {
         locked.into_iter().find(|series| series.financial_year == self.financial_year(series.now))
     }
 
-    fn draw_up(&self, series: &Series, batch: &[Delivery<messages::IssueInvoice>], payments: &Payments) -> Vec<Draft> {
+    fn draw_up(&self, series: &Series, batch: &[Delivery<IssueInvoice>], payments: &Payments) -> Vec<Draft> {
         let mut invoiced: HashMap<Uuid, Invoiced> = HashMap::new();
         let mut drawn = HashSet::new();
         let mut drafts = Vec::new();
@@ -115,8 +118,8 @@ impl IssueInvoice {
     }
 }
 
-impl Handler for IssueInvoice {
-    type Command = messages::IssueInvoice;
+impl Handler for IssueInvoiceHandler {
+    type Command = IssueInvoice;
     type Result = IssuedInvoice;
     type Memo = ();
 
@@ -145,7 +148,7 @@ impl Handler for IssueInvoice {
     fn follow_ups(&self, _: &Delivery<Self::Command>, outcome: &Outcome<Self::Result>) -> Vec<FollowUp> {
         match &outcome.verdict {
             contracts::Verdict::Succeeded(invoice) => {
-                vec![FollowUp::new("pdf", messages::RenderInvoice { invoice_id: invoice.invoice_id })]
+                vec![FollowUp::new("pdf", RenderInvoice { invoice_id: invoice.invoice_id })]
             }
             contracts::Verdict::Rejected(_) => Vec::new(),
         }
@@ -172,11 +175,7 @@ struct Draft {
     amounts: Amounts,
 }
 
-fn outcome(
-    command: &messages::IssueInvoice,
-    payments: &Payments,
-    issued: &HashMap<Uuid, &Draft>,
-) -> Outcome<IssuedInvoice> {
+fn outcome(command: &IssueInvoice, payments: &Payments, issued: &HashMap<Uuid, &Draft>) -> Outcome<IssuedInvoice> {
     let Some(payment) = payments.get(&command.payment_id) else {
         return Outcome::rejected(ProblemType::PaymentNotFound);
     };
@@ -215,7 +214,7 @@ async fn advance(tx: &mut PgConnection, series: &Series, by: usize) -> Result<()
     Ok(())
 }
 
-impl IssueInvoice {
+impl IssueInvoiceHandler {
     async fn insert_invoices(
         &self,
         tx: &mut PgConnection,

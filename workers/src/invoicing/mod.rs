@@ -5,4 +5,4 @@ pub mod money;
 pub mod number;
 mod paid;
 
-pub use issue_invoice::IssueInvoice;
+pub use issue_invoice::IssueInvoiceHandler;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use contracts::messages;
+use contracts::messages::IssueInvoice;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -82,7 +82,7 @@ impl Payment {
 /// Read after the series is locked: what other batches issued is seen, and what is read stays true until the commit.
 pub(super) async fn select_payments(
     tx: &mut PgConnection,
-    batch: &[Delivery<messages::IssueInvoice>],
+    batch: &[Delivery<IssueInvoice>],
 ) -> Result<Payments, Failure> {
     let wanted: Vec<Uuid> = batch.iter().map(|delivery| delivery.command.payment_id).collect();
     let payments = sqlx::query_as!(

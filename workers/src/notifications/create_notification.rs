@@ -1,25 +1,21 @@
 //! Puts a line into the inbox of a user, or of every active user of a role. A leaf: the unique key of user and dedupe
 //! key is the inbox, so that whatever is delivered how often is told once.
 
-use contracts::{Outcome, RawJson, ids, messages, messages::create_notification::NotificationTarget};
+use contracts::{
+    Outcome, RawJson, ids,
+    messages::{CreateNotification, create_notification::NotificationTarget},
+};
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::runtime::{Delivery, Failure, Handler};
 
-/// The handler of `notification.create.v1`.
+/// Settles `notification.create.v1`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CreateNotification;
+pub struct CreateNotificationHandler;
 
-impl CreateNotification {
-    /// Needs nothing.
-    pub fn new() -> Self {
-        Self
-    }
-}
-
-impl Handler for CreateNotification {
-    type Command = messages::CreateNotification;
+impl Handler for CreateNotificationHandler {
+    type Command = CreateNotification;
     type Result = ();
     type Memo = ();
 
@@ -91,7 +87,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn push(&mut self, delivery: &'a Delivery<messages::CreateNotification>) {
+    fn push(&mut self, delivery: &'a Delivery<CreateNotification>) {
         let command = &delivery.command;
         let (user_id, role) = match command.to {
             NotificationTarget::User(id) => (Some(id), None),

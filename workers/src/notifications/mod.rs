@@ -2,4 +2,4 @@
 
 pub mod create_notification;
 
-pub use create_notification::CreateNotification;
+pub use create_notification::CreateNotificationHandler;
