@@ -16,11 +16,13 @@ use url::Url;
 
 mod bad_settings;
 mod complaints;
+mod number_format;
 mod threads;
 mod time_zone;
 
 pub use bad_settings::BadSettings;
 use complaints::Complaints;
+pub use number_format::NumberFormat;
 pub use time_zone::TimeZone;
 
 /// What holds where neither file nor environment says otherwise. What has no sensible default is not here, and then
@@ -356,7 +358,7 @@ impl Settings {
             "institute.invoice_prefix and institute.credit_note_prefix are the same; invoices and credit notes need numbers apart",
         );
         complaints.unless(
-            crate::invoicing::number::NumberFormat::parse(&institute.number_format).is_some(),
+            NumberFormat::parse(&institute.number_format).is_some(),
             "institute.number_format must hold {prefix}, {year} and {seq} (or {seq:5}), each once; write `{prefix}-{year}-{seq:5}`",
         );
         complaints.unless(

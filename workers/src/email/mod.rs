@@ -1,4 +1,4 @@
-//! The pool `email`: mails, once a dedupe key, with a lease on each while it goes out.
+//! The pool `email`: mails, one for each dedupe key, with a lease on each while it is sent.
 
 mod email_log;
 pub mod mailer;

@@ -1,4 +1,4 @@
-//! The pool `notifications`: what users are told in the application.
+//! The pool `notifications`: notifications in the application.
 
 pub mod create_notification;
 
