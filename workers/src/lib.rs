@@ -2,6 +2,7 @@
 //!
 //! `runtime` owns the way of a message; each other folder is a pool and holds one file a command.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use contracts::{
-    Outcome, Problem, ProblemType, ids,
+    Outcome, Principal, Problem, ProblemType, ids,
     messages::{IssueInvoice, RenderInvoice},
 };
 use rust_decimal::Decimal;
@@ -21,6 +21,7 @@ use super::{
     payment_to_invoice::{PaymentToInvoice, PaymentsToInvoice, select_payments},
 };
 use crate::{
+    audit::{self, Actor, AuditEntry},
     config::{Institute, NumberFormat},
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
@@ -131,7 +132,8 @@ impl Handler for IssueInvoiceHandler {
             advance(tx, &series, drafts.len()).await?;
             self.insert_invoices(tx, &series, &drafts, &payments).await?;
             insert_lines(tx, &drafts, &payments).await?;
-            insert_audit(tx, &drafts, &payments).await?;
+            let entries: Vec<AuditEntry> = drafts.iter().map(|draft| audit_entry(draft, &payments)).collect();
+            audit::record(tx, &entries).await?;
         }
         let issued: HashMap<Uuid, &Draft> = drafts.iter().map(|draft| (draft.payment_id, draft)).collect();
         Ok(deliveries.iter().map(|delivery| outcome(&delivery.command, &payments, &issued)).collect())
@@ -323,28 +325,19 @@ async fn insert_lines(tx: &mut PgConnection, drafts: &[Draft], payments: &Paymen
     Ok(())
 }
 
-async fn insert_audit(tx: &mut PgConnection, drafts: &[Draft], payments: &PaymentsToInvoice) -> Result<(), Failure> {
-    let ids: Vec<Uuid> = drafts.iter().map(|_| ids::new_id()).collect();
-    let invoice_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
-    let operation_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.operation_id).collect();
-    let contents: Vec<Value> = drafts
-        .iter()
-        .map(|draft| {
-            let currency = &payments[&draft.payment_id].currency;
-            let (total, tax) = (draft.amounts.total, draft.amounts.tax);
-            json!({ "number": draft.number, "payment_id": draft.payment_id, "total": total, "tax": tax, "currency": currency })
-        })
-        .collect();
-    sqlx::query!(
-        "INSERT INTO audit_logs (id, action, entity_type, entity_id, after, operation_id)
-         SELECT id, 'invoice.issued', 'invoice', invoice_id, content, operation_id
-           FROM UNNEST($1::uuid[], $2::uuid[], $3::jsonb[], $4::uuid[]) AS new (id, invoice_id, content, operation_id)",
-        &ids,
-        &invoice_ids,
-        &contents,
-        &operation_ids,
-    )
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
+fn audit_entry(draft: &Draft, payments: &PaymentsToInvoice) -> AuditEntry {
+    let currency = &payments[&draft.payment_id].currency;
+    let (total, tax) = (draft.amounts.total, draft.amounts.tax);
+    let after = json!({
+        "number": draft.number, "payment_id": draft.payment_id, "total": total, "tax": tax, "currency": currency,
+    });
+    AuditEntry {
+        actor: Actor::Principal(Principal::System),
+        action: "invoice.issued",
+        entity_type: "invoice",
+        entity_id: draft.id,
+        before: None,
+        after: Some(after),
+        operation_id: Some(draft.operation_id),
+    }
 }

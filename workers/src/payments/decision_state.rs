@@ -15,11 +15,9 @@ use uuid::Uuid;
 
 use super::{Payment, PaymentStatus, Payments};
 use crate::{
+    audit::{self, Actor, AuditEntry},
     registrations::{
-        Notice, Registration, RegistrationStatus, Registrations, Seats,
-        audit::{self, AuditEntry},
-        enrollment,
-        registration::SubmittedPayments,
+        Notice, Registration, RegistrationStatus, Registrations, Seats, enrollment, registration::SubmittedPayments,
     },
     runtime::{Delivery, Failure},
 };
@@ -126,13 +124,13 @@ impl DecisionState {
         };
         let after = payment.clone();
         self.audit_entries.push(AuditEntry {
-            principal: delivery.principal,
+            actor: Actor::Principal(delivery.principal),
             action,
             entity_type: "payment",
             entity_id: before.id,
-            before: before.snapshot(),
-            after: after.snapshot(),
-            operation_id: delivery.id,
+            before: Some(before.snapshot()),
+            after: Some(after.snapshot()),
+            operation_id: Some(delivery.id),
         });
         let open = self.close(&before);
         let refund_offered = approve && self.credit(delivery.id, &before);

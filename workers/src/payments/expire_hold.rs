@@ -13,11 +13,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    registrations::{
-        Notice, RegistrationStatus, Registrations, Seats,
-        audit::{self, AuditEntry},
-        notice::NoExtra,
-    },
+    audit::{self, Actor, AuditEntry},
+    registrations::{Notice, RegistrationStatus, Registrations, Seats, notice::NoExtra},
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
 
@@ -107,13 +104,13 @@ impl ExpiryState {
         let registration = self.registrations.change(registration_id).expect("it was found above");
         registration.status = RegistrationStatus::Expired;
         self.audit_entries.push(AuditEntry {
-            principal: Principal::System,
+            actor: Actor::Principal(Principal::System),
             action: "registration.expire",
             entity_type: "registration",
             entity_id: registration_id,
-            before: before.snapshot(),
-            after: registration.snapshot(),
-            operation_id: delivery.id,
+            before: Some(before.snapshot()),
+            after: Some(registration.snapshot()),
+            operation_id: Some(delivery.id),
         });
         let memo = ExpireMemo { notice: Some(registration.notice()), promoted: Vec::new() };
         Outcome::succeeded(ExpiredHold { registration_id, expired: true }).memo(memo)

@@ -12,11 +12,11 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Notice, Registration, RegistrationStatus, Registrations, Seats,
-    audit::{self, AuditEntry},
+use super::{Notice, Registration, RegistrationStatus, Registrations, Seats};
+use crate::{
+    audit::{self, Actor, AuditEntry},
+    runtime::{Delivery, Failure, FollowUp, Handler},
 };
-use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
 /// Settles `registration.cancel.v1`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,13 +114,13 @@ impl CancellationState {
         registration.status = RegistrationStatus::Cancelled;
         registration.reason.clone_from(&delivery.command.reason);
         self.audit_entries.push(AuditEntry {
-            principal: delivery.principal,
+            actor: Actor::Principal(delivery.principal),
             action: "registration.cancel",
             entity_type: "registration",
             entity_id: id,
-            before: before.snapshot(),
-            after: registration.snapshot(),
-            operation_id: delivery.id,
+            before: Some(before.snapshot()),
+            after: Some(registration.snapshot()),
+            operation_id: Some(delivery.id),
         });
         let memo = CancelMemo { notice: Some(registration.notice()), promoted: Vec::new() };
         Outcome::succeeded(CancelledRegistration { registration_id: id, status: registration.status }).memo(memo)

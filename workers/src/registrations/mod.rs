@@ -7,7 +7,6 @@
 
 pub mod active_registrations;
 pub mod admission;
-pub mod audit;
 pub mod cancel_registration;
 pub mod confirm_registration;
 pub mod enrollment;

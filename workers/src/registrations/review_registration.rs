@@ -14,12 +14,11 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Notice, Place, Registration, RegistrationStatus, Registrations, Seats,
-    audit::{self, AuditEntry},
-    magic_links,
+use super::{Notice, Place, Registration, RegistrationStatus, Registrations, Seats, magic_links};
+use crate::{
+    audit::{self, Actor, AuditEntry},
+    runtime::{Delivery, Failure, FollowUp, Handler},
 };
-use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
 /// Settles `registration.review.v1`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,13 +145,13 @@ impl ReviewState {
             }
         };
         self.audit_entries.push(AuditEntry {
-            principal: delivery.principal,
+            actor: Actor::Principal(delivery.principal),
             action,
             entity_type: "registration",
             entity_id: id,
-            before: before.snapshot(),
-            after: registration.snapshot(),
-            operation_id: delivery.id,
+            before: Some(before.snapshot()),
+            after: Some(registration.snapshot()),
+            operation_id: Some(delivery.id),
         });
         outcome(registration, position)
     }

@@ -2,9 +2,11 @@
 //! dies meanwhile, perhaps of the replay itself, is not in it.
 
 use anyhow::{bail, ensure};
-use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
+
+use crate::audit::{self, Actor, AuditEntry};
 
 /// What the letters have in common.
 #[derive(Clone, Debug, clap::Args)]
@@ -116,32 +118,25 @@ pub(super) async fn decide(
     id: Uuid,
     parked: &Parked,
     decision: &Decision<'_>,
-) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar!(
-        r#"
-        WITH decided AS (
-            UPDATE dead_letters
-               SET state = $2, decided_by = $3, decided_at = now(), edited_event = $4
-             WHERE id = $1
-            RETURNING id, operation_id, decided_at
-        ), audited AS (
-            INSERT INTO audit_logs (id, action, entity_type, entity_id, before, after, operation_id)
-            SELECT $5, $6, 'dead_letter', id, '{"state": "parked"}',
-                   jsonb_build_object('state', $2::text, 'by', $3::text, 'reason', $7::text, 'edited', $4::bytea IS NOT NULL),
-                   $8
-              FROM decided
-        )
-        SELECT decided_at AS "decided_at!" FROM decided
-        "#,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE dead_letters SET state = $2, decided_by = $3, decided_at = now(), edited_event = $4 WHERE id = $1",
         id,
         decision.state,
         decision.decided_by,
         decision.edited_event,
-        contracts::ids::new_id(),
-        decision.action,
-        decision.reason,
-        parked.operation_id,
     )
-    .fetch_one(tx)
-    .await
+    .execute(&mut *tx)
+    .await?;
+    let edited = decision.edited_event.is_some();
+    let entry = AuditEntry {
+        actor: Actor::Operator(decision.decided_by.to_owned()),
+        action: decision.action,
+        entity_type: "dead_letter",
+        entity_id: id,
+        before: Some(json!({ "state": "parked" })),
+        after: Some(json!({ "state": decision.state, "reason": decision.reason, "edited": edited })),
+        operation_id: parked.operation_id,
+    };
+    audit::record(tx, &[entry]).await
 }
