@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     audit::{self, Actor, AuditEntry},
-    config::Settings,
+    config::WorkerSettings,
     database,
 };
 
@@ -49,7 +49,7 @@ pub struct CreateUserArgs {
 ///
 /// # Errors
 /// A field that is not acceptable, an address that is taken, or a role of the database that may not do it.
-pub async fn run(args: CreateUserArgs, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: CreateUserArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     let email = normalise_email(&args.email);
     check(&email, &args.full_name)?;
     let password = read_password(args.password_stdin)?;

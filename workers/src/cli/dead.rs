@@ -10,7 +10,7 @@ mod show;
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::{config::Settings, database};
+use crate::{config::WorkerSettings, database};
 
 /// What to do with them.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ enum Command {
 ///
 /// # Errors
 /// A dead letter that is not there or decided already, a broker or a database that does not answer.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: Args, settings: WorkerSettings) -> anyhow::Result<()> {
     let database = database::pool(&settings.database, "workers dead").context("database.url")?;
     match args.command {
         Command::List(args) => list::run(&args, &database).await,

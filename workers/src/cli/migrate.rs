@@ -11,7 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError},
 };
 
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
@@ -26,7 +26,7 @@ pub struct Args {}
 ///
 /// # Errors
 /// A database that does not answer, a role without the rights, or a migration that was changed after it was applied.
-pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(_args: Args, settings: WorkerSettings) -> anyhow::Result<()> {
     // No statement timeout: an index on a large table takes its time.
     let options = PgConnectOptions::from_str(settings.database.url.expose_secret())
         .context("database.url")?

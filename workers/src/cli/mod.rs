@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Settings, telemetry};
+use crate::{config::WorkerSettings, telemetry};
 
 /// Runs Registrar's worker pools, and what ops need beside them.
 #[derive(Debug, Parser)]
@@ -49,7 +49,7 @@ enum Command {
 /// # Errors
 /// Whatever it failed at, with its causes.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
-    let settings = Settings::load(cli.config)?;
+    let settings = WorkerSettings::load(cli.config)?;
     telemetry::init(&settings.log, matches!(cli.command, Command::Run(_)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(settings.runtime.threads()).enable_all().build()?;

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, config::Settings, database, registry, runtime, telemetry};
+use crate::{clock, config::WorkerSettings, database, registry, runtime, telemetry};
 
 /// Which pools, and how many consumers.
 #[derive(Debug, clap::Args)]
@@ -58,8 +58,8 @@ impl FromStr for Pool {
 /// Runs the pools.
 ///
 /// # Errors
-/// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
-pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
+/// WorkerSettings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
+pub async fn run(args: Args, mut settings: WorkerSettings) -> anyhow::Result<()> {
     if let Some(consumers) = args.consumers {
         settings.runtime.consumers = consumers;
         settings.check()?;
@@ -134,8 +134,8 @@ fn no_partition(named: WorkQueue, partitions: Partitions) -> String {
     }
 }
 
-/// Each partition's consumer needs a connection, as `Settings::check` asserts of those of a whole queue.
-fn check_connections(queues: &[WorkQueue], settings: &Settings) -> anyhow::Result<()> {
+/// Each partition's consumer needs a connection, as `WorkerSettings::check` asserts of those of a whole queue.
+fn check_connections(queues: &[WorkQueue], settings: &WorkerSettings) -> anyhow::Result<()> {
     let partitions = queues.iter().filter(|queue| queue.is_partition()).count();
     ensure!(
         settings.database.pool_max as usize >= partitions,

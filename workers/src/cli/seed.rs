@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::create_user::hash_password;
 use crate::{
-    config::{Environment, Settings},
+    config::{WorkerEnvironment, WorkerSettings},
     database,
 };
 
@@ -106,9 +106,9 @@ const USERS: [SampleUser; 4] = [
 ///
 /// # Errors
 /// In production, or where the database refuses; it needs its owner and the newest schema.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: Args, settings: WorkerSettings) -> anyhow::Result<()> {
     ensure!(
-        settings.environment == Environment::Development,
+        settings.environment == WorkerEnvironment::Development,
         "sample data with known passwords is for development only (environment = \"development\" is not set)"
     );
     let database = database::pool(&settings.database, "workers seed").context("database.url")?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    config::{Environment, Settings},
+    config::{WorkerEnvironment, WorkerSettings},
     database,
 };
 
@@ -51,9 +51,9 @@ struct Line<'a> {
 ///
 /// # Errors
 /// Anywhere but in development, and where Postgres does not answer.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: Args, settings: WorkerSettings) -> anyhow::Result<()> {
     ensure!(
-        settings.environment == Environment::Development,
+        settings.environment == WorkerEnvironment::Development,
         "tokens are minted in development only; in production people sign in (environment = \"development\" is not set)"
     );
     let secret = settings.secrets.jwt_hs256.expose_secret().as_bytes();

@@ -7,7 +7,7 @@ use contracts::{
 };
 use secrecy::ExposeSecret;
 
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
 /// It has no options: `amqp.url` names the broker.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub struct Args {}
 ///
 /// # Errors
 /// A broker that does not answer, or a queue that exists with other arguments.
-pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(_args: Args, settings: WorkerSettings) -> anyhow::Result<()> {
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers topology").split(settings.partitions);
     let connection = open(&amqp).await.context("amqp.url")?;
     let channel = connection.create_channel().await?;

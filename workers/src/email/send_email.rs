@@ -20,7 +20,7 @@ use super::{
     templates::MailTemplates,
 };
 use crate::{
-    config::Settings,
+    config::WorkerSettings,
     documents::FileStore,
     runtime::{Claim, Delivery, Effect, Failure, chain},
 };
@@ -71,7 +71,7 @@ impl SendEmailHandler {
     ///
     /// # Errors
     /// `smtp.url` or `smtp.from` cannot be used, or a template is broken.
-    pub fn new(settings: &Settings, files: FileStore) -> anyhow::Result<Self> {
+    pub fn new(settings: &WorkerSettings, files: FileStore) -> anyhow::Result<Self> {
         let smtp = &settings.smtp;
         let inner = Inner {
             templates: MailTemplates::new(&settings.institute, &settings.public_url)?,

@@ -37,7 +37,8 @@ pub struct IssueInvoiceHandler {
 impl IssueInvoiceHandler {
     /// Creates the handler for the issuing institute, whose particulars are copied into every invoice.
     pub fn new(institute: &Institute) -> Self {
-        let format = NumberFormat::parse(&institute.number_format).expect("Settings::check refused any other format");
+        let format =
+            NumberFormat::parse(&institute.number_format).expect("WorkerSettings::check refused any other format");
         let supplier = json!({
             "name": institute.name,
             "legal_name": institute.legal_name,

@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::selection::{self, Decision, Selection};
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
 /// How long to wait for the broker before anything is begun.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// Replays them, oldest first.
-pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> anyhow::Result<()> {
+pub(super) async fn run(args: &Args, settings: &WorkerSettings, database: &PgPool) -> anyhow::Result<()> {
     let edit = args.edit.as_deref().map(read_edit).transpose()?;
     ensure!(edit.is_none() || args.selection.ids.len() == 1, "--edit is for exactly one dead letter");
     let ids = args.selection.freeze(database).await?;
