@@ -57,7 +57,7 @@ pub struct WorkerSettings {
     pub institute: Institute,
     /// The log.
     pub log: WorkerLog,
-    /// A fault planted on purpose, to prove that the tests bite.
+    /// A fault to inject, to prove that the tests notice it.
     #[cfg(feature = "planted-bugs")]
     #[serde(default)]
     pub planted: Option<crate::runtime::planted::Plant>,

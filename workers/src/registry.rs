@@ -16,7 +16,7 @@ use crate::{
 /// Creates every handler from the settings.
 ///
 /// # Errors
-/// WorkerSettings that a handler cannot work with: a template folder, a file store, a mail server's URL.
+/// Settings that a handler cannot work with: a template folder, a file store, a mail server's URL.
 pub fn registry(settings: &WorkerSettings) -> anyhow::Result<Registry> {
     let files = FileStore::open(&settings.files)?;
     Ok(Registry::new()

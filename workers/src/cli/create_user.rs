@@ -1,5 +1,5 @@
-//! `workers create-user`: a user who can sign in with a password; how the first admin comes to be. The password comes
-//! from the terminal or standard input, never from the command line, where everybody on the machine could read it.
+//! `workers create-user`: creates a user who can sign in with a password, such as the first admin. The password comes from
+//! the terminal or standard input, never from the command line, where everybody on the machine could read it.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -19,9 +19,9 @@ use crate::{
     database,
 };
 
-/// bcrypt reads no further.
+/// The longest password, in bytes: bcrypt reads no further.
 const PASSWORD_BYTES_MAX: usize = 72;
-/// As at the gateway.
+/// The shortest password, in characters; the same as the gateway's.
 const PASSWORD_CHARS_MIN: usize = 10;
 const BCRYPT_COST: u32 = 12;
 
@@ -45,7 +45,7 @@ pub struct CreateUserArgs {
     pub password_stdin: bool,
 }
 
-/// Creates the user, the profile and the audit row.
+/// Runs `workers create-user`: creates the user, the profile and the audit row.
 ///
 /// # Errors
 /// A field that is not acceptable, an address that is taken, or a role of the database that may not do it.
@@ -105,10 +105,10 @@ async fn create(database: &PgPool, id: Uuid, email: &str, hash: &str, args: &Cre
     Ok(true)
 }
 
-/// bcrypt of a password that may become one.
+/// Returns the bcrypt hash of an acceptable password.
 ///
 /// # Errors
-/// Where it is too short, or longer than bcrypt reads: it is refused, never truncated.
+/// A password that is too short, or longer than bcrypt reads: it is refused, never truncated.
 pub(super) fn hash_password(password: &SecretString, cost: u32) -> anyhow::Result<String> {
     let text = password.expose_secret();
     ensure!(
