@@ -39,7 +39,7 @@ pub fn init(log: &WorkerLog, running: bool) {
 /// Serves `/metrics`, `/health/live` and `/health/ready` on the private address.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// An address that is in use or not of this machine.
 pub async fn serve(listen: SocketAddr, health: Health) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(listen)
         .await
