@@ -57,7 +57,7 @@ impl Notice {
         self
     }
 
-    /// Returns a mail under a dedupe key. The members of `extra`, an object with other keys than [`MailContext`], are added
+    /// Returns a mail under a dedupe key. The members of `extra`, an object with other keys than `MailContext`, are added
     /// to the template's context.
     pub fn mail(&self, template: EmailTemplate, dedupe_key: String, extra: &impl Serialize) -> FollowUp {
         let context = MailContext {
