@@ -84,3 +84,26 @@ pub async fn record(tx: &mut PgConnection, entries: &[AuditEntry]) -> sqlx::Resu
     .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_operator_is_stored_in_after() {
+        let entry = AuditEntry {
+            actor: Actor::Operator("asha".to_owned()),
+            action: "dead_letter.discard",
+            entity_type: "dead_letter",
+            entity_id: Uuid::nil(),
+            before: None,
+            after: Some(json!({ "state": "discarded" })),
+            operation_id: None,
+        };
+        assert_eq!(entry.after_with_operator(), Some(json!({ "state": "discarded", "by": "asha" })));
+        let by_system = AuditEntry { actor: Actor::Principal(Principal::System), ..entry };
+        assert_eq!(by_system.after_with_operator(), Some(json!({ "state": "discarded" })));
+    }
+}
