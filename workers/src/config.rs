@@ -1,6 +1,6 @@
-//! The workers' settings: built-in defaults, then an optional TOML file, then `REGISTRAR__…` of the environment; the later
-//! wins. Only this file reads them. Unknown keys are refused, secrets never appear in `Debug`, and [`Settings::check`]
-//! refuses values that do not fit each other, naming the key and the fix.
+//! The workers' settings: built-in defaults, then an optional TOML file, then the environment variables `REGISTRAR__…`; the
+//! later wins. Only this file reads them. Unknown keys are refused, secrets never appear in `Debug`, and
+//! [`WorkerSettings::check`] refuses values that do not fit each other, naming the key and the fix.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,69 +10,63 @@ use figment::{
     providers::{Env, Format, Toml},
 };
 use rust_decimal::Decimal;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-mod bad_settings;
-mod complaints;
+mod check;
+mod config_error;
+mod number_format;
 mod threads;
 mod time_zone;
 
-pub use bad_settings::BadSettings;
-use complaints::Complaints;
+pub use config_error::WorkerConfigError;
+pub use number_format::NumberFormat;
 pub use time_zone::TimeZone;
 
-/// What holds where neither file nor environment says otherwise. What has no sensible default is not here, and then
-/// loading fails with its name.
+/// The defaults. A setting without a sensible default is not here; where it is missing, loading fails with its name.
 const DEFAULTS: &str = include_str!("config/defaults.toml");
 
-/// The supplier of the samples; production refuses to issue invoices in its name.
-const SAMPLE_LEGAL_NAME: &str = "Sample Institute Pvt. Ltd.";
-
-/// A process must have drained before the 25 s after which it is killed.
-const KILL_AFTER_MS: u64 = 25_000;
-
-/// Everything that a worker process is told.
+/// All settings of a worker process.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Whether development's conveniences are allowed.
-    pub environment: Environment,
-    /// Where people reach the gateway; links in mails start with it.
+pub struct WorkerSettings {
+    /// The environment; some conveniences are for development only.
+    pub environment: WorkerEnvironment,
+    /// The gateway's public address; links in mails start with it.
     pub public_url: Url,
     /// The private listener of metrics and health.
     pub metrics_listen: SocketAddr,
     /// Postgres.
-    pub database: Database,
+    pub database: WorkerDatabase,
     /// RabbitMQ.
-    pub amqp: Amqp,
-    /// Which queues are split; the same as the gateways'.
+    pub amqp: WorkerAmqp,
+    /// The partitions of queues; the same as the gateways'.
     pub partitions: Partitions,
     /// The mail server.
     pub smtp: Smtp,
     /// The file store.
-    pub files: Files,
+    pub files: WorkerFiles,
     /// Keys shared with the gateways.
-    pub secrets: Secrets,
-    /// How pools consume.
+    pub secrets: WorkerSecrets,
+    /// The pools' consumers.
     pub runtime: Runtime,
-    /// What becomes due with time.
+    /// The clock.
     pub clock: Clock,
-    /// Who issues the invoices, and how.
+    /// The institute that issues the invoices.
     pub institute: Institute,
-    /// Logs.
-    pub log: Log,
-    /// A fault planted on purpose, to prove that the tests bite.
+    /// The log.
+    pub log: WorkerLog,
+    /// A fault to inject, to prove that the tests notice it.
     #[cfg(feature = "fault-injection")]
     #[serde(default)]
     pub planted: Option<crate::runtime::planted::Plant>,
 }
 
-/// Where it runs.
+/// The environment that a process runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Environment {
+pub enum WorkerEnvironment {
     /// A developer's machine or CI.
     Development,
     /// Anywhere that real people use. The default, so that forgetting it is safe.
@@ -82,10 +76,10 @@ pub enum Environment {
 /// Postgres.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Database {
+pub struct WorkerDatabase {
     /// `postgres://user:password@host/database`.
     pub url: SecretString,
-    /// Connections that this process keeps open between mails, at most; `concurrency` bounds those in use.
+    /// Connections that this process opens at most.
     pub pool_max: u32,
     /// `statement_timeout` of every connection.
     pub statement_timeout_ms: u64,
@@ -93,14 +87,14 @@ pub struct Database {
     pub lock_timeout_ms: u64,
     /// `idle_in_transaction_session_timeout` of every connection.
     pub idle_in_transaction_ms: u64,
-    /// How long to wait for a free connection.
+    /// The longest wait for a free connection.
     pub acquire_timeout_ms: u64,
 }
 
 /// RabbitMQ.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Amqp {
+pub struct WorkerAmqp {
     /// `amqp://user:password@host:port/vhost?heartbeat=10`.
     pub url: SecretString,
 }
@@ -117,14 +111,14 @@ pub struct Smtp {
     pub pool_max: u32,
     /// The longest that one mail may take.
     pub timeout_ms: u64,
-    /// Mails under way at once in this process.
+    /// Mails that this process sends at once.
     pub concurrency: usize,
 }
 
 /// The file store.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Files {
+pub struct WorkerFiles {
     /// `file:///a/folder`, the same for gateways and workers.
     pub url: Url,
 }
@@ -132,16 +126,16 @@ pub struct Files {
 /// Keys shared with the gateways.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Secrets {
-    /// Of the single-use links in mails.
+pub struct WorkerSecrets {
+    /// The key of the single-use links in mails.
     pub tokens: SecretString,
-    /// Of access tokens; used by `workers tokens`, in development only.
+    /// The key of access tokens; used by `workers tokens`, in development only.
     pub jwt_hs256: SecretString,
-    /// The `kid` of that key.
+    /// The `kid` of the key of access tokens.
     pub jwt_kid: String,
 }
 
-/// How pools consume.
+/// The pools' consumers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
@@ -149,102 +143,102 @@ pub struct Runtime {
     pub threads: usize,
     /// Consumers a pool.
     pub consumers: u32,
-    /// The same for invoicing and for notifications, which write what follows from the others.
+    /// Consumers of `invoicing` and of `notifications`, which settle follow-ups of the other pools.
     pub follow_up_consumers: u32,
     /// Deliveries (arrays of up to 64 events) a consumer may hold.
     pub prefetch: u16,
     /// Rows that one transaction settles at most.
     pub batch_max: usize,
-    /// How long a batch waits for more once its first event is there.
+    /// The time to wait for more deliveries after the first.
     pub linger_ms: u64,
-    /// After how many attempts an event is parked.
+    /// The attempts after which an event is parked.
     pub attempts_max: u16,
-    /// After how long without Postgres a pool gives its deliveries back.
+    /// The time without Postgres after which a pool gives its deliveries back to the broker.
     pub pause_after_ms: u64,
-    /// How long SIGTERM waits for what is in hand.
+    /// The longest that SIGTERM waits for in-flight deliveries.
     pub drain_ms: u64,
 }
 
-/// What becomes due with time.
+/// The clock, which publishes commands when they become due, and prunes old rows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clock {
-    /// How often it looks.
+    /// The interval of ticks.
     pub tick_ms: u64,
-    /// How long after its end a hold is given up: longer than the oldest event in `payments` may be.
+    /// The time from the end of a hold to its expiry: longer than the age of any event in `payments`.
     pub hold_grace_ms: u64,
-    /// How long before its end a held seat is reminded of.
+    /// The time from the reminder to the end of a hold.
     pub reminder_before_minutes: u32,
-    /// How often old rows are pruned.
+    /// The interval of pruning.
     pub prune_every_ms: u64,
     /// Rows that one prune deletes of each table at most.
     pub prune_batch: u32,
-    /// How long a settled operation is kept; longer than any retry.
+    /// Days that a settled operation is kept; longer than any retry.
     pub operations_keep_days: u32,
-    /// How long an expired session or mailed token is kept.
+    /// Days that an expired session or mailed token is kept.
     pub expired_keep_days: u32,
 }
 
-/// Who issues the invoices, and how. Snapshotted into each.
+/// The institute that issues the invoices; its particulars are copied into each.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Institute {
-    /// What students call it.
+    /// The name that students know.
     pub name: String,
-    /// What the law calls it.
+    /// The legal name.
     pub legal_name: String,
-    /// Line by line.
+    /// The postal address, line by line.
     pub address: Vec<String>,
-    /// Its tax number.
+    /// The tax number.
     pub tax_id: String,
-    /// Where to pay to; lines, shown in mails and invoices.
+    /// The bank account to pay to, line by line; shown in mails and invoices.
     pub bank_details: Vec<String>,
-    /// Days and financial years begin here.
+    /// The time zone in which days and financial years begin.
     pub time_zone: TimeZone,
-    /// 1 to 12.
+    /// The first month of the financial year, 1 to 12.
     pub financial_year_start_month: u32,
-    /// Of invoice numbers.
+    /// The prefix of invoice numbers.
     pub invoice_prefix: String,
-    /// Of credit note numbers.
+    /// The prefix of credit note numbers.
     pub credit_note_prefix: String,
-    /// With `{prefix}`, `{year}` and `{seq}`, or `{seq:5}` for five digits at least.
+    /// The format of numbers, with `{prefix}`, `{year}` and `{seq}`, or `{seq:5}` for five digits at least.
     pub number_format: String,
     /// The tax of an instalment is rounded to a multiple of this; the last instalment takes what remains.
     pub rounding_step: Decimal,
-    /// What the tax is called.
+    /// The name of the tax.
     pub tax_label: String,
-    /// ISO 4217, of what the seed creates.
+    /// The currency of what the seed creates, ISO 4217.
     pub currency: String,
-    /// A folder with a template of one's own, `invoice.typ`, beside which its images may lie.
+    /// A folder with the institute's own template `invoice.typ` and its images.
     #[serde(default)]
     pub templates_dir: Option<PathBuf>,
 }
 
-/// Logs.
+/// The log.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
-    /// One JSON object a line, or text for people.
-    pub format: LogFormat,
-    /// As `RUST_LOG`.
+pub struct WorkerLog {
+    /// The format of lines.
+    pub format: WorkerLogFormat,
+    /// The filter, in the syntax of `RUST_LOG`.
     pub filter: String,
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For machines.
+pub enum WorkerLogFormat {
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Pretty,
 }
 
-impl Settings {
-    /// Defaults, then the file, then the environment; checked.
+impl WorkerSettings {
+    /// Loads defaults, then the file, then the environment, and checks them.
     ///
     /// # Errors
-    /// A file that cannot be read, an unknown key, a missing or malformed value, or [`BadSettings`].
+    /// A file that cannot be read, an unknown key, a missing or malformed value, or [`WorkerConfigError`].
     pub fn load(path: Option<PathBuf>) -> anyhow::Result<Self> {
         let mut figment = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = path {
@@ -253,139 +247,6 @@ impl Settings {
         let settings: Self = figment.merge(Env::prefixed("REGISTRAR__").split("__")).extract()?;
         settings.check()?;
         Ok(settings)
-    }
-
-    /// Whether the values fit each other.
-    ///
-    /// # Errors
-    /// All that is wrong, each with its key and the fix.
-    pub fn check(&self) -> Result<(), BadSettings> {
-        let mut complaints = Complaints(Vec::new());
-        self.check_addresses(&mut complaints);
-        self.check_limits(&mut complaints);
-        self.check_institute(&mut complaints);
-        if self.environment == Environment::Production {
-            self.check_production(&mut complaints);
-        }
-        if complaints.0.is_empty() { Ok(()) } else { Err(BadSettings(complaints.0)) }
-    }
-
-    fn check_addresses(&self, complaints: &mut Complaints) {
-        let scheme_is = |url: &SecretString, schemes: &[&str]| {
-            Url::parse(url.expose_secret()).is_ok_and(|url| schemes.contains(&url.scheme()))
-        };
-        complaints.unless(
-            scheme_is(&self.database.url, &["postgres", "postgresql"]),
-            "database.url is no Postgres address; write postgres://user:password@host/database",
-        );
-        complaints.unless(
-            scheme_is(&self.amqp.url, &["amqp", "amqps"]),
-            "amqp.url is no RabbitMQ address; write amqp://user:password@host/vhost?heartbeat=10",
-        );
-        complaints.unless(
-            scheme_is(&self.smtp.url, &["smtp", "smtps"]),
-            "smtp.url is no mail server's address; write smtp://host:port or smtps://user:password@host",
-        );
-        complaints.unless(
-            self.smtp.from.parse::<lettre::message::Mailbox>().is_ok(),
-            "smtp.from is no sender; write `Name <address@example.org>`",
-        );
-        complaints.unless(
-            matches!(self.public_url.scheme(), "http" | "https"),
-            "public_url must start with http:// or https://",
-        );
-        complaints.unless(
-            self.files.url.scheme() == "file" && self.files.url.to_file_path().is_ok(),
-            "files.url must be a local folder for now; write file:///var/lib/registrar/files",
-        );
-    }
-
-    fn check_limits(&self, complaints: &mut Complaints) {
-        let (database, runtime, clock, smtp) = (&self.database, &self.runtime, &self.clock, &self.smtp);
-        let positive = [
-            ("runtime.consumers", u64::from(runtime.consumers)),
-            ("runtime.follow_up_consumers", u64::from(runtime.follow_up_consumers)),
-            ("runtime.prefetch", u64::from(runtime.prefetch)),
-            ("runtime.batch_max", runtime.batch_max as u64),
-            ("runtime.attempts_max", u64::from(runtime.attempts_max)),
-            ("smtp.pool_max", u64::from(smtp.pool_max)),
-            ("smtp.timeout_ms", smtp.timeout_ms),
-            ("smtp.concurrency", smtp.concurrency as u64),
-            ("clock.tick_ms", clock.tick_ms),
-            ("clock.prune_every_ms", clock.prune_every_ms),
-            ("clock.prune_batch", u64::from(clock.prune_batch)),
-            ("database.acquire_timeout_ms", database.acquire_timeout_ms),
-        ];
-        for (key, value) in positive {
-            complaints.unless(value > 0, &format!("{key} is 0; give it at least 1"));
-        }
-        complaints.unless(
-            database.pool_max >= runtime.consumers.max(runtime.follow_up_consumers),
-            "database.pool_max is below runtime.consumers; each consumer needs a connection, raise pool_max",
-        );
-        complaints.unless(
-            runtime.drain_ms < KILL_AFTER_MS,
-            "runtime.drain_ms must be below 25000, after which the process is killed; lower it",
-        );
-        complaints.unless(
-            database.lock_timeout_ms < database.statement_timeout_ms,
-            "database.lock_timeout_ms must be below database.statement_timeout_ms, or it never strikes; lower it",
-        );
-        complaints.unless(
-            runtime.linger_ms <= 1_000,
-            "runtime.linger_ms is above 1000; every idle event would wait so long, lower it",
-        );
-        complaints.unless(
-            smtp.concurrency >= smtp.pool_max as usize,
-            "smtp.pool_max is above smtp.concurrency; the connections beyond would never be used, lower it",
-        );
-        complaints.unless(
-            clock.operations_keep_days >= 2,
-            "clock.operations_keep_days is below 2; a retried event could no longer find its operation, raise it",
-        );
-    }
-
-    fn check_institute(&self, complaints: &mut Complaints) {
-        let institute = &self.institute;
-        complaints.unless(
-            (1..=12).contains(&institute.financial_year_start_month),
-            "institute.financial_year_start_month must be 1 to 12",
-        );
-        complaints.unless(
-            institute.invoice_prefix != institute.credit_note_prefix,
-            "institute.invoice_prefix and institute.credit_note_prefix are the same; invoices and credit notes need numbers apart",
-        );
-        complaints.unless(
-            crate::invoicing::number::NumberFormat::parse(&institute.number_format).is_some(),
-            "institute.number_format must hold {prefix}, {year} and {seq} (or {seq:5}), each once; write `{prefix}-{year}-{seq:5}`",
-        );
-        complaints.unless(
-            institute.rounding_step >= Decimal::new(1, 2) && institute.rounding_step.normalize().scale() <= 2,
-            "institute.rounding_step must be at least 0.01 and have at most two decimals",
-        );
-        complaints.unless(
-            contracts::validation::is_currency(&institute.currency),
-            "institute.currency is no currency that the platform takes; write an ISO 4217 code such as INR",
-        );
-    }
-
-    fn check_production(&self, complaints: &mut Complaints) {
-        for (key, secret) in [("secrets.tokens", &self.secrets.tokens), ("secrets.jwt_hs256", &self.secrets.jwt_hs256)]
-        {
-            let secret = secret.expose_secret();
-            complaints.unless(
-                secret.len() >= 32 && !secret.starts_with("development"),
-                &format!("{key} is too short or a development secret; set one from `openssl rand -hex 32`"),
-            );
-        }
-        complaints.unless(
-            self.secrets.tokens.expose_secret() != self.secrets.jwt_hs256.expose_secret(),
-            "secrets.tokens and secrets.jwt_hs256 are the same; give each a secret of its own",
-        );
-        complaints.unless(
-            self.institute.legal_name != SAMPLE_LEGAL_NAME,
-            "institute.legal_name is the sample's; set the institute.* keys before invoices are issued in its name",
-        );
     }
 }
 

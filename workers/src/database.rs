@@ -1,5 +1,5 @@
-//! The connection pools, with the limits on every statement, lock and idle transaction that keep one bad query from
-//! holding everybody up.
+//! The connection pools, with time limits on every statement, lock and idle transaction, so that one bad query cannot block
+//! the others.
 
 use std::{str::FromStr, time::Duration};
 
@@ -9,10 +9,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::config;
+use crate::config::WorkerDatabase;
 
-/// How the pools' statements are planned: once a connection, and always by the index. Each of them looks rows up by the
-/// keys of one batch; a plan that was made while a table was empty, or on old statistics, would scan it once it has grown.
+/// Planner settings of the pools' connections: one generic plan a connection, always by an index. Each statement looks
+/// rows up by the keys of its deliveries; a plan that was made while a table was empty, or on old statistics, would scan
+/// the table once it has grown.
 const PLANNED_BY_KEY: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -22,24 +23,24 @@ const PLANNED_BY_KEY: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
-/// The pool of a process that settles events; see [`pool`].
+/// Returns the pool of a process that settles events; see [`pool`].
 ///
 /// # Errors
-/// Where the URL is none.
-pub fn settling_pool(settings: &config::Database, application_name: &str) -> sqlx::Result<PgPool> {
+/// A malformed URL.
+pub fn settling_pool(settings: &WorkerDatabase, application_name: &str) -> sqlx::Result<PgPool> {
     let options = options(settings, application_name)?.options(PLANNED_BY_KEY);
     Ok(pool_options(settings).connect_lazy_with(options))
 }
 
-/// A pool that connects when it is first used, so that a process can start while Postgres is away.
+/// Returns a pool that connects when it is first used, so that a process can start while Postgres is away.
 ///
 /// # Errors
-/// Where the URL is none.
-pub fn pool(settings: &config::Database, application_name: &str) -> sqlx::Result<PgPool> {
+/// A malformed URL.
+pub fn pool(settings: &WorkerDatabase, application_name: &str) -> sqlx::Result<PgPool> {
     Ok(pool_options(settings).connect_lazy_with(options(settings, application_name)?))
 }
 
-fn options(settings: &config::Database, application_name: &str) -> sqlx::Result<PgConnectOptions> {
+fn options(settings: &WorkerDatabase, application_name: &str) -> sqlx::Result<PgConnectOptions> {
     Ok(PgConnectOptions::from_str(settings.url.expose_secret())?
         .application_name(&application_name.chars().take(60).collect::<String>())
         .options([
@@ -49,7 +50,7 @@ fn options(settings: &config::Database, application_name: &str) -> sqlx::Result<
         ]))
 }
 
-fn pool_options(settings: &config::Database) -> PgPoolOptions {
+fn pool_options(settings: &WorkerDatabase) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(settings.pool_max)
         .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))

@@ -1,7 +1,8 @@
 //! The worker pools, the clock and the ops command line, as a library so that tests can run them in process.
 //!
-//! `runtime` owns the way of a message; each other folder is a pool and holds one file a command.
+//! `runtime` owns the life of a message; each pool has a folder with one file for each command. README.md has the rest.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

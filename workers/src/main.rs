@@ -1,8 +1,9 @@
-//! The program `workers`: the pools, the clock, and the commands of those who run them.
+//! The program `workers`: the pools, the clock, and the ops command line.
 
 use clap::Parser;
 
-/// A batch is thousands of small strings that live as long as it does: glibc's malloc costs more, and keeps the peak.
+/// Deliveries settled together are thousands of small strings that are freed together: glibc's malloc costs more, and
+/// keeps the peak.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,11 +1,11 @@
-//! Which handler settles which kind: one line a kind, beside the catalog of `contracts`.
+//! The handler of each kind of message, a line each; the catalog of `contracts` has the same kinds, as a test asserts.
 
 use crate::{
-    config::Settings,
+    config::WorkerSettings,
     documents::{FileStore, RenderInvoice},
-    email::SendEmail,
-    invoicing::IssueInvoice,
-    notifications::CreateNotification,
+    email::SendEmailHandler,
+    invoicing::IssueInvoiceHandler,
+    notifications::CreateNotificationHandler,
     payments::{DecidePaymentHandler, ExpireHoldHandler, SubmitPaymentHandler},
     registrations::{
         CancelRegistrationHandler, ConfirmRegistrationHandler, ReviewRegistrationHandler, SubmitRegistrationHandler,
@@ -13,11 +13,11 @@ use crate::{
     runtime::Registry,
 };
 
-/// Every handler, made from the settings.
+/// Creates every handler from the settings.
 ///
 /// # Errors
 /// Settings that a handler cannot work with: a template folder, a file store, a mail server's URL.
-pub fn registry(settings: &Settings) -> anyhow::Result<Registry> {
+pub fn registry(settings: &WorkerSettings) -> anyhow::Result<Registry> {
     let files = FileStore::open(&settings.files)?;
     Ok(Registry::new()
         .handler(SubmitRegistrationHandler)
@@ -27,8 +27,8 @@ pub fn registry(settings: &Settings) -> anyhow::Result<Registry> {
         .handler(SubmitPaymentHandler)
         .handler(DecidePaymentHandler)
         .handler(ExpireHoldHandler)
-        .handler(IssueInvoice::new(&settings.institute))
+        .handler(IssueInvoiceHandler::new(&settings.institute))
         .effect(RenderInvoice::new(&settings.institute, files.clone())?)
-        .handler(CreateNotification::new())
-        .effect(SendEmail::new(settings, files)?))
+        .handler(CreateNotificationHandler)
+        .effect(SendEmailHandler::new(settings, files)?))
 }

@@ -8,35 +8,38 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    config::{Log, LogFormat},
+    config::{WorkerLog, WorkerLogFormat},
     runtime::Health,
 };
 
-/// Seconds: from a fast statement to a minute behind.
+/// Bucket bounds in seconds: from a fast statement to events that are minutes old.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Bucket bounds in events.
 const EVENTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// lapin reports as an error, besides returning it, that a queue that was asked for is not there; whoever asked says what
-/// that means. A filter that names the target wins.
-const RETURNED_ANYWAY: &str = "lapin::channel=off";
+/// Silences lapin's own log of channel errors, such as a missing queue: it returns them as well, and the caller logs what
+/// they mean. A configured filter that names the target wins.
+const WITHOUT_CHANNEL_ERRORS: &str = "lapin::channel=off";
 
-/// Starts logging: to stderr for a command, as configured for a running pool.
-pub fn init(log: &Log, running: bool) {
+/// Starts logging to stderr: with the configured filter for `workers run`, warnings only for other commands.
+pub fn init(log: &WorkerLog, running: bool) {
     let filter = if running { log.filter.as_str() } else { "warn" };
-    let filter = EnvFilter::try_new(format!("{RETURNED_ANYWAY},{filter}"))
-        .unwrap_or_else(|_| EnvFilter::new(format!("{RETURNED_ANYWAY},info")));
+    let filter = EnvFilter::try_new(format!("{WITHOUT_CHANNEL_ERRORS},{filter}"))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{WITHOUT_CHANNEL_ERRORS},info")));
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init(),
-        LogFormat::Pretty => registry.with(fmt::layer().with_writer(std::io::stderr)).init(),
+        WorkerLogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init()
+        }
+        WorkerLogFormat::Pretty => registry.with(fmt::layer().with_writer(std::io::stderr)).init(),
     }
 }
 
 /// Serves `/metrics`, `/health/live` and `/health/ready` on the private address.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// An address that is in use or not of this machine.
 pub async fn serve(listen: SocketAddr, health: Health) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(listen)
         .await
@@ -71,16 +74,16 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
 }
 
 async fn live(State(health): State<Health>) -> (StatusCode, String) {
-    verdict(health.live())
+    response(health.live())
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, String) {
-    verdict(health.ready())
+    response(health.ready())
 }
 
-fn verdict(checked: Result<(), Vec<String>>) -> (StatusCode, String) {
+fn response(checked: Result<(), Vec<String>>) -> (StatusCode, String) {
     match checked {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(complaints) => (StatusCode::SERVICE_UNAVAILABLE, complaints.join("\n") + "\n"),
+        Err(errors) => (StatusCode::SERVICE_UNAVAILABLE, errors.join("\n") + "\n"),
     }
 }

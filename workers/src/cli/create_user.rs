@@ -1,5 +1,5 @@
-//! `workers create-user`: a user who can sign in with a password; how the first admin comes to be. The password comes
-//! from the terminal or standard input, never from the command line, where everybody on the machine could read it.
+//! `workers create-user`: creates a user who can sign in with a password, such as the first admin. The password comes from
+//! the terminal or standard input, never from the command line, where everybody on the machine could read it.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -9,18 +9,25 @@ use contracts::{
     validation::{Checks, normalise_email},
 };
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
 
-use crate::{config::Settings, database};
+use crate::{
+    audit::{self, Actor, AuditEntry},
+    config::WorkerSettings,
+    database,
+};
 
-/// bcrypt reads no further.
+/// The longest password, in bytes: bcrypt reads no further.
 const PASSWORD_BYTES_MAX: usize = 72;
-/// As at the gateway.
+/// The shortest password, in characters; the same as the gateway's.
 const PASSWORD_CHARS_MIN: usize = 10;
 const BCRYPT_COST: u32 = 12;
 
-/// Who.
+/// The user to create.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct CreateUserArgs {
     /// Their address; no other user may have it.
     #[arg(long)]
     pub email: String,
@@ -38,31 +45,38 @@ pub struct Args {
     pub password_stdin: bool,
 }
 
-/// Creates the user, the profile and the audit row.
+/// Runs `workers create-user`: creates the user, the profile and the audit row.
 ///
 /// # Errors
 /// A field that is not acceptable, an address that is taken, or a role of the database that may not do it.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: CreateUserArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     let email = normalise_email(&args.email);
     check(&email, &args.full_name)?;
     let password = read_password(args.password_stdin)?;
     let hash = hash_password(&password, BCRYPT_COST)?;
     let database = database::pool(&settings.database, "workers create-user").context("database.url")?;
     let id = ids::new_id();
-    let written = sqlx::query!(
+    let created = create(&database, id, &email, &hash, &args)
+        .await
+        .context("the user could not be created; database.url must be the owner's")?;
+    ensure!(created, "{email} is taken by another user");
+    println!("created {} {email} with id {id}", args.role);
+    Ok(())
+}
+
+/// Writes the user, the profile and the audit row; returns false where the address is taken.
+async fn create(database: &PgPool, id: Uuid, email: &str, hash: &str, args: &CreateUserArgs) -> sqlx::Result<bool> {
+    let mut tx = database.begin().await?;
+    let created = sqlx::query!(
         r#"
         WITH created AS (
             INSERT INTO users (id, email, password_hash, role, status, email_verified_at)
             VALUES ($1, $2::text::citext, $3, $4, 'active', now())
                 ON CONFLICT ((email::text) COLLATE "C") WHERE deleted_at IS NULL DO NOTHING
             RETURNING id
-        ), profile AS (
-            INSERT INTO user_profiles (id, user_id, full_name)
-            SELECT $5, id, $6 FROM created
         )
-        INSERT INTO audit_logs (id, action, entity_type, entity_id, after)
-        SELECT $7, 'user.create', 'user', id, jsonb_build_object('email', $2::text, 'role', $4::text, 'by', 'command line')
-          FROM created
+        INSERT INTO user_profiles (id, user_id, full_name)
+        SELECT $5, id, $6 FROM created
         "#,
         id,
         email,
@@ -70,21 +84,31 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         args.role.name(),
         ids::new_id(),
         args.full_name.trim(),
-        ids::new_id(),
     )
-    .execute(&database)
-    .await
-    .context("the user could not be created; database.url must be the owner's")?
+    .execute(&mut *tx)
+    .await?
     .rows_affected();
-    ensure!(written == 1, "{email} is taken by another user");
-    println!("created {} {email} with id {id}", args.role);
-    Ok(())
+    if created == 0 {
+        return Ok(false);
+    }
+    let entry = AuditEntry {
+        actor: Actor::Operator("command line".to_owned()),
+        action: "user.create",
+        entity_type: "user",
+        entity_id: id,
+        before: None,
+        after: Some(json!({ "email": email, "role": args.role.name() })),
+        operation_id: None,
+    };
+    audit::record(&mut tx, &[entry]).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
-/// bcrypt of a password that may become one.
+/// Returns the bcrypt hash of an acceptable password.
 ///
 /// # Errors
-/// Where it is too short, or longer than bcrypt reads: it is refused, never truncated.
+/// A password that is too short, or longer than bcrypt reads: it is refused, never truncated.
 pub(super) fn hash_password(password: &SecretString, cost: u32) -> anyhow::Result<String> {
     let text = password.expose_secret();
     ensure!(

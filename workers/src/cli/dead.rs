@@ -1,5 +1,5 @@
-//! `workers dead`: events that were given up on. Looked at, replayed once their cause is mended, or discarded. Every
-//! act leaves its author on the row and an audit row beside it; an act on many says how many first and wants `--yes`.
+//! `workers dead`: lists parked events, replays them once their cause is mended, or discards them. Every decision is written
+//! with its author to the row and to the audit log; a decision on many prints their number first and needs `--yes`.
 
 mod discard;
 mod list;
@@ -10,11 +10,11 @@ mod show;
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::{config::Settings, database};
+use crate::{config::WorkerSettings, database};
 
-/// What to do with them.
+/// The command on dead letters.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DeadArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -22,20 +22,20 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List dead letters, grouped by failure first.
-    List(list::Args),
+    List(list::DeadListArgs),
     /// Show one, with its event.
-    Show(show::Args),
-    /// Publish events again, under the same ids; only what failed is settled anew.
-    Replay(replay::Args),
-    /// Give events up for good; their operations stay failed.
-    Discard(discard::Args),
+    Show(show::DeadShowArgs),
+    /// Publish events again, under the same ids; only failed operations are settled anew.
+    Replay(replay::DeadReplayArgs),
+    /// Discard events for good; their operations stay failed.
+    Discard(discard::DeadDiscardArgs),
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// A dead letter that is not there or decided already, a broker or a database that does not answer.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+/// A dead letter that does not exist or is decided already, a broker or a database that does not answer.
+pub async fn run(args: DeadArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     let database = database::pool(&settings.database, "workers dead").context("database.url")?;
     match args.command {
         Command::List(args) => list::run(&args, &database).await,

@@ -11,22 +11,22 @@ use sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError},
 };
 
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// Where sqlx remembers what was applied.
+/// sqlx's table of applied migrations.
 const APPLIED_TABLE: &str = "_sqlx_migrations";
 
-/// It has no options: `database.url` names the database and its owner.
+/// No options: `database.url` names the database and its owner.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct MigrateArgs {}
 
-/// Applies what is missing, a line each.
+/// Applies the missing migrations and prints a line for each.
 ///
 /// # Errors
 /// A database that does not answer, a role without the rights, or a migration that was changed after it was applied.
-pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(_args: MigrateArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     // No statement timeout: an index on a large table takes its time.
     let options = PgConnectOptions::from_str(settings.database.url.expose_secret())
         .context("database.url")?
@@ -59,7 +59,7 @@ pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Postgres' hint says what to do; sqlx's message leaves it out.
+/// Adds Postgres' hint, which sqlx's message leaves out.
 fn explained(error: MigrateError) -> anyhow::Error {
     let hint = match &error {
         MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => cause

@@ -1,4 +1,4 @@
-//! The command line. Every command reads the same settings; `--help` says the rest.
+//! The command line. Every command reads the same settings; `--help` describes the options.
 
 pub mod create_user;
 pub mod dead;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Settings, telemetry};
+use crate::{config::WorkerSettings, telemetry};
 
 /// Runs Registrar's worker pools, and what ops need beside them.
 #[derive(Debug, Parser)]
@@ -29,27 +29,27 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Consume the queues of the named pools until SIGTERM.
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Bring the database to the newest schema. Needs the owner's database URL.
-    Migrate(migrate::Args),
+    Migrate(migrate::MigrateArgs),
     /// Fill a development database with an institute. Needs the owner's database URL.
-    Seed(seed::Args),
+    Seed(seed::SeedArgs),
     /// Mint access tokens for load tests, as JSON lines. Refused outside development.
-    Tokens(tokens::Args),
+    Tokens(tokens::TokensArgs),
     /// Declare exchanges and queues, and print them with their depths.
-    Topology(topology::Args),
+    Topology(topology::TopologyArgs),
     /// Create a user who can sign in with a password. Needs the owner's database URL.
-    CreateUser(create_user::Args),
+    CreateUser(create_user::CreateUserArgs),
     /// Look at dead letters, replay or discard them.
-    Dead(dead::Args),
+    Dead(dead::DeadArgs),
 }
 
 /// Runs one command.
 ///
 /// # Errors
-/// Whatever it failed at, with its causes.
+/// The command's failure, with its causes.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
-    let settings = Settings::load(cli.config)?;
+    let settings = WorkerSettings::load(cli.config)?;
     telemetry::init(&settings.log, matches!(cli.command, Command::Run(_)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(settings.runtime.threads()).enable_all().build()?;

@@ -1,4 +1,4 @@
-//! `workers run`: the named pools in one process, until SIGTERM; then what is in hand is finished and acked.
+//! `workers run`: runs the named pools in one process until SIGTERM; then in-flight deliveries are finished and acked.
 
 use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
@@ -11,11 +11,11 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, config::Settings, database, registry, runtime, telemetry};
+use crate::{clock, config::WorkerSettings, database, registry, runtime, telemetry};
 
-/// Which pools, and how many consumers.
+/// The pools to run, and their consumers.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct RunArgs {
     /// Pools of this process: registrations, payments, invoicing, documents, notifications, email, dead-letters, clock;
     /// or `all`. Of a queue that is split, `payments` is all partitions, and `payments.0` one of them.
     #[arg(long, value_delimiter = ',', default_value = "all")]
@@ -26,16 +26,16 @@ pub struct Args {
     pub consumers: Option<u32>,
 }
 
-/// One pool, as named on the command line.
+/// A pool, as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pool {
-    /// Everything.
+    /// All pools.
     All,
     /// A work queue, or a partition of one.
     Queue(WorkQueue),
-    /// The drain of the dead letters.
+    /// The pool that moves dead letters into their table.
     DeadLetters,
-    /// What becomes due with time.
+    /// The clock.
     Clock,
 }
 
@@ -58,8 +58,8 @@ impl FromStr for Pool {
 /// Runs the pools.
 ///
 /// # Errors
-/// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
-pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
+/// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is no error: it waits.
+pub async fn run(args: RunArgs, mut settings: WorkerSettings) -> anyhow::Result<()> {
     if let Some(consumers) = args.consumers {
         settings.runtime.consumers = consumers;
         settings.check()?;
@@ -102,11 +102,11 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
         clock.await.context("the clock panicked")??;
     }
     let _ = tokio::time::timeout(Duration::from_secs(2), database.close()).await;
-    tracing::info!("everything in hand is finished");
+    tracing::info!("all in-flight deliveries are finished");
     Ok(())
 }
 
-/// The queues of these pools: of one that is split, all partitions, or those that are named.
+/// Returns the queues of these pools: of one that is split, all partitions, or those that are named.
 fn queues(pools: &[Pool], partitions: Partitions) -> anyhow::Result<Vec<WorkQueue>> {
     let mut queues = BTreeSet::new();
     for pool in pools {
@@ -134,8 +134,8 @@ fn no_partition(named: WorkQueue, partitions: Partitions) -> String {
     }
 }
 
-/// Each partition's consumer needs a connection, as `Settings::check` asserts of those of a whole queue.
-fn check_connections(queues: &[WorkQueue], settings: &Settings) -> anyhow::Result<()> {
+/// Checks that each partition's consumer has a connection, as `WorkerSettings::check` does for those of a whole queue.
+fn check_connections(queues: &[WorkQueue], settings: &WorkerSettings) -> anyhow::Result<()> {
     let partitions = queues.iter().filter(|queue| queue.is_partition()).count();
     ensure!(
         settings.database.pool_max as usize >= partitions,
@@ -166,7 +166,7 @@ fn listen_for_signals(stop: CancellationToken, health: runtime::Health) -> anyho
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("asked to stop; finishing what is in hand");
+        tracing::info!("stopping; finishing in-flight deliveries");
         health.drain();
         stop.cancel();
     });

@@ -1,7 +1,7 @@
-//! `workers seed`: what a developer, the demo and the load tests start from. The institute has fixed ids and is written
-//! once, however often this runs. Refused in production.
+//! `workers seed`: writes the sample data of developers, the demo and the load tests. The institute has fixed ids and is
+//! written once, however often this runs. Refused in production.
 
-mod demo_batch;
+mod demo_course_batch;
 mod load;
 
 use anyhow::{Context as _, ensure};
@@ -12,39 +12,39 @@ use uuid::Uuid;
 
 use super::create_user::hash_password;
 use crate::{
-    config::{Environment, Settings},
+    config::{WorkerEnvironment, WorkerSettings},
     database,
 };
 
-/// Net, in the institute's currency.
+/// The fee before tax, in the institute's currency.
 const BASE_FEE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 2);
-/// Per cent.
+/// The tax rate in per cent.
 const TAX_RATE: Decimal = Decimal::from_parts(1_800, 0, 0, false, 2);
 
-/// What is made beside the institute.
+/// The sample data beside the institute.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct SeedArgs {
     /// bcrypt's cost for the sample users; each step doubles the work.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=16))]
     pub bcrypt_cost: u32,
 
-    /// Also make a fresh open batch of this code with two seats and a waitlist of five, and print only it, as JSON.
+    /// Also create a fresh open course batch of this code with two seats and a waitlist of five, and print only it, as JSON.
     #[arg(long, value_name = "CODE", conflicts_with = "load")]
     pub demo_batch: Option<String>,
 
-    /// Also make N students, each with a seat held, and print only them, a JSON object a line, for k6.
+    /// Also create N students, each with a seat held, and print only them, a JSON object per line, for k6.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=200_000))]
     pub load: Option<i32>,
 
-    /// Open batches to spread the students of `--load` over; each has twice the seats that they take.
+    /// Open course batches to spread the students of `--load` over; each has twice the seats that they take.
     #[arg(long, value_name = "M", default_value_t = 4, requires = "load", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     pub batches: i32,
 
-    /// The seats of each batch of `--load` in all, to have them run out.
+    /// The seats of each course batch of `--load` in all, to have them run out.
     #[arg(long, requires = "load", value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
     pub seats: Option<i32>,
 
-    /// The places on the waitlist of each batch of `--load`.
+    /// The places on the waitlist of each course batch of `--load`.
     #[arg(long, value_name = "PLACES", default_value_t = 1_000, requires = "load", value_parser = clap::value_parser!(i32).range(0..=1_000_000))]
     pub waitlist: i32,
 
@@ -70,7 +70,7 @@ const TEACHER: Uuid = fixed_id(0x104);
 const RUST_COURSE: Uuid = fixed_id(0x201);
 const DATA_COURSE: Uuid = fixed_id(0x202);
 
-/// Who can sign in after `seed`, and with what. Known to everybody, hence never in production.
+/// The users who can sign in after `seed`, with known passwords: never in production.
 const USERS: [SampleUser; 4] = [
     SampleUser {
         id: ADMIN,
@@ -102,13 +102,13 @@ const USERS: [SampleUser; 4] = [
     },
 ];
 
-/// Writes the institute where it is not there yet, then what was asked for beside it.
+/// Writes the institute where it is missing, then the data that the options request.
 ///
 /// # Errors
-/// In production, or where the database refuses; it needs its owner and the newest schema.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+/// The environment is production, or the database refuses; it needs its owner and the newest schema.
+pub async fn run(args: SeedArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     ensure!(
-        settings.environment == Environment::Development,
+        settings.environment == WorkerEnvironment::Development,
         "sample data with known passwords is for development only (environment = \"development\" is not set)"
     );
     let database = database::pool(&settings.database, "workers seed").context("database.url")?;
@@ -117,17 +117,17 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
         .await
         .context("the sample data could not be written; database.url must be the owner's, and the schema the newest")?;
     if let Some(code) = &args.demo_batch {
-        return demo_batch::run(&database, code).await;
+        return demo_course_batch::run(&database, code).await;
     }
     if let Some(students) = args.load {
-        let wish = load::Wish {
+        let plan = load::LoadPlan {
             students,
-            batches: args.batches,
+            course_batches: args.batches,
             seats: args.seats,
             waitlist: args.waitlist,
             seated: !args.unseated,
         };
-        return load::run(&database, &wish).await;
+        return load::run(&database, &plan).await;
     }
     println!("The sample institute is there. Who can sign in:");
     for user in &USERS {
@@ -140,7 +140,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
 async fn institute(database: &PgPool, currency: &str, bcrypt_cost: u32) -> anyhow::Result<()> {
     users(database, bcrypt_cost).await?;
     courses(database, currency).await?;
-    batches(database).await?;
+    course_batches(database).await?;
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn users(database: &PgPool, bcrypt_cost: u32) -> anyhow::Result<()> {
     let there = sqlx::query_scalar!("SELECT id FROM users WHERE id = ANY($1)", &USERS.map(|user| user.id))
         .fetch_all(database)
         .await?;
-    // Hashing is the slow part, so only for who is missing.
+    // Hashing is slow, so only missing users are hashed.
     let missing: Vec<&SampleUser> = USERS.iter().filter(|user| !there.contains(&user.id)).collect();
     let hashes = missing
         .iter()
@@ -207,8 +207,8 @@ async fn courses(database: &PgPool, currency: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// One plain batch, one online, one that a deposit confirms, and one that an admin reviews.
-async fn batches(database: &PgPool) -> sqlx::Result<()> {
+/// Writes four course batches: a plain one, one online, one that a deposit confirms, and one that an admin reviews.
+async fn course_batches(database: &PgPool) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         INSERT INTO batches (id, course_id, code, name, instructor_id, mode, capacity, waitlist_capacity, start_date,

@@ -1,4 +1,4 @@
-//! `workers tokens`: access tokens for load tests, so that thousands of students need not sign in first. They are
+//! `workers tokens`: mints access tokens for load tests, so that thousands of students need not sign in first. They are
 //! signed with the gateways' own key, so this is refused outside development.
 
 use anyhow::{Context as _, ensure};
@@ -14,14 +14,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    config::{Environment, Settings},
+    config::{WorkerEnvironment, WorkerSettings},
     database,
 };
 
-/// Whose tokens.
+/// The users who get tokens.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The N students who came last.
+pub struct TokensArgs {
+    /// The N students who were created last.
     #[arg(long, value_name = "N", required_unless_present_any = ["users", "roles"])]
     pub students: Option<i64>,
 
@@ -29,11 +29,11 @@ pub struct Args {
     #[arg(long = "user", value_name = "ID")]
     pub users: Vec<Uuid>,
 
-    /// Everybody of a role; may be repeated.
+    /// All users of a role; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<Role>,
 
-    /// How long they hold.
+    /// Their lifetime.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(i64).range(1..=1440))]
     pub minutes: i64,
 }
@@ -47,13 +47,13 @@ struct Line<'a> {
     expires_at: chrono::DateTime<Utc>,
 }
 
-/// Prints a JSON object a user.
+/// Prints a JSON object for each user.
 ///
 /// # Errors
-/// Anywhere but in development, and where Postgres does not answer.
-pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
+/// Any environment but development, or a database that does not answer.
+pub async fn run(args: TokensArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     ensure!(
-        settings.environment == Environment::Development,
+        settings.environment == WorkerEnvironment::Development,
         "tokens are minted in development only; in production people sign in (environment = \"development\" is not set)"
     );
     let secret = settings.secrets.jwt_hs256.expose_secret().as_bytes();
@@ -88,7 +88,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<()> {
     let mut lines = String::new();
     for user in &users {
         let role: Role = user.role.parse()?;
-        // Only the revocation of a sign-in is looked up, and this one never was.
+        // A fresh session id: gateways only look up whether it was revoked.
         let claims = AccessClaims::new(user.id, role, ids::new_id(), now, lifetime.num_seconds());
         let line = Line {
             user_id: user.id,

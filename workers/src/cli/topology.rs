@@ -7,18 +7,18 @@ use contracts::{
 };
 use secrecy::ExposeSecret;
 
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
-/// It has no options: `amqp.url` names the broker.
+/// No options: `amqp.url` names the broker.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct TopologyArgs {}
 
-/// Declares, then prints each queue with the messages that are ready and its consumers. A message is an array of up to
-/// 64 events. Partitions that a larger number of them has left come last.
+/// Declares the topology, then prints each queue with its ready messages and its consumers. A message is an array of up to
+/// 64 events. Orphaned partitions, left by a larger number of partitions, come last.
 ///
 /// # Errors
 /// A broker that does not answer, or a queue that exists with other arguments.
-pub async fn run(_args: Args, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(_args: TopologyArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers topology").split(settings.partitions);
     let connection = open(&amqp).await.context("amqp.url")?;
     let channel = connection.create_channel().await?;

@@ -1,4 +1,4 @@
-//! What is due: holds that have ended, and holds that end soon. Judged by the database's time.
+//! The due commands: for holds that have ended, and for holds that end soon. The database's time decides.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,15 +17,15 @@ use uuid::Uuid;
 
 use crate::config::Clock;
 
-/// Commands of one kind that one tick publishes at most.
+/// The most commands of one kind that one tick publishes.
 const TICK_MAX: usize = 512;
-/// Commands of one kind that are published and not settled at most; until some are, no more are published.
+/// The most commands of one kind that are published and not settled; beyond it, no more are published until some are.
 const UNSETTLED_MAX: usize = 16_384;
-/// How long a published command is not published again while it is not settled. Then it was lost to a database or broker
-/// that came back older than it, or is still waiting in its queue and will absorb the repetition.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+/// The time after which a published command that is not settled is published again. By then it was lost with a database or
+/// broker that was restored from before it, or it still waits in its queue, and the repetition is deduplicated.
+const REPUBLISH_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// A hold, and the end that is meant.
+/// A registration, and the end of its hold.
 type Key = (Uuid, DateTime<Utc>);
 
 /// A command to publish.
@@ -35,7 +35,7 @@ pub(super) struct Due {
     key: Key,
 }
 
-/// What was published and is not settled yet, of one kind, so that no tick looks at it again.
+/// The commands of one kind that are published and not settled yet, so that no tick publishes them again.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     published: HashMap<Key, Instant>,
@@ -48,21 +48,21 @@ impl Unsettled {
     }
 
     fn retain(&mut self, is_unsettled: impl Fn(&Key) -> bool) {
-        self.published.retain(|key, at| at.elapsed() < REMEMBERED && is_unsettled(key));
+        self.published.retain(|key, at| at.elapsed() < REPUBLISH_AFTER && is_unsettled(key));
     }
 
     fn columns(&self) -> (Vec<Uuid>, Vec<DateTime<Utc>>) {
         self.published.keys().copied().unzip()
     }
 
-    /// How many more may be published now.
+    /// Returns how many more may be published now.
     fn room(&self) -> i64 {
         let room = TICK_MAX.min(UNSETTLED_MAX.saturating_sub(self.published.len()));
         i64::try_from(room).expect("it is at most TICK_MAX")
     }
 }
 
-/// Holds that ended longer ago than the grace, oldest first.
+/// Returns the commands for holds that ended longer ago than the grace period, oldest first.
 pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Unsettled) -> sqlx::Result<Vec<Due>> {
     forget_ended(pool, unsettled).await?;
     let (ids, ends) = unsettled.columns();
@@ -93,7 +93,7 @@ pub(super) async fn expired(pool: &PgPool, settings: &Clock, unsettled: &mut Uns
         .collect())
 }
 
-/// A registration that is in another state, or has another end, is settled.
+/// Forgets the commands whose registration has another status or another end of hold: they are settled.
 async fn forget_ended(pool: &PgPool, unsettled: &mut Unsettled) -> sqlx::Result<()> {
     let (ids, ends) = unsettled.columns();
     if ids.is_empty() {
@@ -129,8 +129,8 @@ struct EndingHold {
     locale: Option<String>,
 }
 
-/// Holds that end soon and were not reminded. Only those that lasted longer than the reminder comes before their end: the
-/// others were just told.
+/// Returns the reminders of holds that end soon, each once. A hold that is shorter than the reminder period has none: its
+/// student was notified of the end when it began.
 pub(super) async fn reminders(pool: &PgPool, settings: &Clock, unsettled: &mut Unsettled) -> sqlx::Result<Vec<Due>> {
     forget_mailed(pool, unsettled).await?;
     let (ids, ends) = unsettled.columns();
@@ -165,7 +165,7 @@ pub(super) async fn reminders(pool: &PgPool, settings: &Clock, unsettled: &mut U
     Ok(holds.into_iter().map(|hold| due(hold.id, hold.hold_expires_at, &reminder(hold))).collect())
 }
 
-/// A reminder that has its line in the mail log is settled.
+/// Forgets the reminders that are in `email_logs`: they are settled.
 async fn forget_mailed(pool: &PgPool, unsettled: &mut Unsettled) -> sqlx::Result<()> {
     let dedupe_keys: Vec<String> = unsettled.published.keys().map(reminder_key).collect();
     if dedupe_keys.is_empty() {

@@ -1,6 +1,6 @@
-//! The pool `clock`: publishes what time makes due, and prunes what has had its time. It changes no other data: it has no
-//! source queue to be its outbox, so the ids of its commands come from what is due and when, and a command that is
-//! published again is absorbed.
+//! The pool `clock`: publishes commands when they become due, and prunes old rows. It changes no other data: it has no source
+//! queue to be its outbox, so the ids of its commands derive from their subject and due time, and a command that is
+//! published again is deduplicated.
 
 mod due;
 mod prune;
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Clock, runtime::chain};
 use due::{Due, Unsettled};
-use prune::Round;
+use prune::Pruning;
 
-/// The advisory lock of the one clock that is active: "clock" in ASCII.
+/// The advisory lock of the active clock: "clock" in ASCII.
 const LOCK: i64 = 0x63_6c6f_636b;
 
-/// Ticks until the shutdown. Any number of clocks may run; one is active, the others wait for its end. Failures (the
-/// database or the broker away) are logged, and tried again at the next tick.
+/// Ticks until the shutdown. Any number of clocks may run; one is active, the others stand by. Failures (the database or the
+/// broker is away) are logged and retried at the next tick.
 ///
 /// # Errors
 /// None so far: only a shutdown ends it.
@@ -39,8 +39,8 @@ pub async fn run(
         lock: None,
         expiries: Unsettled::default(),
         reminders: Unsettled::default(),
-        round: None,
-        pruned: None,
+        pruning: None,
+        pruned_at: None,
         shutdown: shutdown.clone(),
     };
     loop {
@@ -49,7 +49,7 @@ pub async fn run(
             _ = ticks.tick() => {}
         }
         if let Err(error) = clock.tick().await {
-            tracing::warn!(error = chain(error.as_ref()), "the clock could not tick; it tries again");
+            tracing::warn!(error = chain(error.as_ref()), "the clock failed to tick; it retries at the next one");
         }
     }
     if let Some(lock) = clock.lock {
@@ -67,10 +67,10 @@ struct Ticker {
     lock: Option<PgConnection>,
     expiries: Unsettled,
     reminders: Unsettled,
-    /// The round of pruning that has begun.
-    round: Option<Round>,
-    /// When the last round ended.
-    pruned: Option<Instant>,
+    /// The pruning in progress.
+    pruning: Option<Pruning>,
+    /// The end of the last pruning.
+    pruned_at: Option<Instant>,
     shutdown: CancellationToken,
 }
 
@@ -90,19 +90,19 @@ impl Ticker {
         self.prune().await
     }
 
-    /// A round an interval: small deletes, each followed by a pause of its own length, so that what it takes of one
-    /// connection is half, also where deletes become slow. A round that is not over by the next tick goes on there.
+    /// Prunes once per interval, by small deletes, each followed by a pause of its own length, so that it uses one
+    /// connection half of the time, also where deletes become slow. What is left at the next tick continues there.
     async fn prune(&mut self) -> anyhow::Result<()> {
         let every = Duration::from_millis(self.settings.prune_every_ms);
-        if self.round.is_none() && self.pruned.is_some_and(|at| at.elapsed() < every) {
+        if self.pruning.is_none() && self.pruned_at.is_some_and(|at| at.elapsed() < every) {
             return Ok(());
         }
         let (began, tick) = (Instant::now(), Duration::from_millis(self.settings.tick_ms));
-        let round = self.round.get_or_insert_default();
+        let pruning = self.pruning.get_or_insert_default();
         while began.elapsed() < tick && !self.shutdown.is_cancelled() {
             let delete_began = Instant::now();
-            if !round.delete_some(&self.pool, &self.settings).await? {
-                (self.round, self.pruned) = (None, Some(Instant::now()));
+            if !pruning.delete_some(&self.pool, &self.settings).await? {
+                (self.pruning, self.pruned_at) = (None, Some(Instant::now()));
                 break;
             }
             tokio::time::sleep(delete_began.elapsed()).await;
@@ -110,7 +110,7 @@ impl Ticker {
         Ok(())
     }
 
-    /// Takes the lock, or proves that it is still held: a connection that died has lost it.
+    /// Takes the lock, or checks that its connection is alive and so still has it; returns true where this clock has it.
     async fn is_active(&mut self) -> sqlx::Result<bool> {
         if let Some(mut held) = self.lock.take() {
             held.ping().await?;

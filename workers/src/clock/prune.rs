@@ -1,20 +1,20 @@
-//! Deletes what has had its time, a little at once, so that no delete holds locks for long or bloats a table.
+//! Deletes old rows, a few at once, so that no delete holds locks for long or bloats a table.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use crate::config::Clock;
 
-/// A round through the tables, the oldest rows of each first. Each small delete goes on where the one before it ended:
-/// from the beginning, it would walk over all that was deleted since the last vacuum.
+/// One pass over the tables, the oldest rows of each first. Each small delete continues where the one before it ended: from
+/// the beginning, it would scan all rows that were deleted since the last vacuum.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct Pruning {
     operations: Progress,
     sessions: Progress,
     tokens: Progress,
 }
 
-/// How far a round has come in a table.
+/// The progress in one table.
 #[derive(Debug, Default)]
 struct Progress {
     deleted: i64,
@@ -22,14 +22,14 @@ struct Progress {
     done: bool,
 }
 
-/// What one small delete took.
+/// The rows of one small delete.
 struct Deleted {
     count: i64,
     reached: Option<DateTime<Utc>>,
 }
 
-impl Round {
-    /// One small delete of each table that may have more to delete; answers whether one of them still may.
+impl Pruning {
+    /// Deletes a few rows of each table that may have more; returns true while one of them may have more.
     pub(super) async fn delete_some(&mut self, pool: &PgPool, settings: &Clock) -> sqlx::Result<bool> {
         let limit = i64::from(settings.prune_batch);
         let operations_keep_days = i32::try_from(settings.operations_keep_days).unwrap_or(i32::MAX);

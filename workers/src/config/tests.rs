@@ -6,11 +6,11 @@ use figment::{
     value::{Dict, Value},
 };
 
-use super::{DEFAULTS, Environment, Settings};
+use super::{DEFAULTS, WorkerEnvironment, WorkerSettings};
 
 const SAMPLE: &str = include_str!("../../../deploy/workers.sample.toml");
 
-fn sample_with(toml: &str) -> Settings {
+fn sample_with(toml: &str) -> WorkerSettings {
     Figment::from(Toml::string(SAMPLE)).merge(Toml::string(toml)).extract().expect("the sample with a change")
 }
 
@@ -38,10 +38,10 @@ fn the_sample_names_every_setting_and_shows_the_defaults() {
 #[test]
 fn production_refuses_what_is_development_s() {
     let settings = sample_with("environment = 'production'");
-    assert_eq!(settings.environment, Environment::Production);
-    let complaints = settings.check().expect_err("the sample's secrets are no secrets").to_string();
+    assert_eq!(settings.environment, WorkerEnvironment::Production);
+    let errors = settings.check().expect_err("the sample's secrets are no secrets").to_string();
     for key in ["secrets.tokens", "secrets.jwt_hs256", "institute.legal_name"] {
-        assert!(complaints.contains(key), "{key} in {complaints}");
+        assert!(errors.contains(key), "{key} in {errors}");
     }
 }
 
@@ -61,14 +61,15 @@ fn relations_are_asserted_by_key() {
         ("smtp.from = 'nobody'", "smtp.from"),
         ("runtime.batch_max = 0", "runtime.batch_max"),
     ] {
-        let complaints = sample_with(toml).check().expect_err(toml).to_string();
-        assert!(complaints.contains(key), "{key} in {complaints}");
+        let errors = sample_with(toml).check().expect_err(toml).to_string();
+        assert!(errors.contains(key), "{key} in {errors}");
     }
 }
 
 #[test]
 fn unknown_keys_are_refused_and_secrets_redacted() {
-    let unknown = Figment::from(Toml::string(SAMPLE)).merge(Toml::string("runtime.prefetsh = 1")).extract::<Settings>();
+    let unknown =
+        Figment::from(Toml::string(SAMPLE)).merge(Toml::string("runtime.prefetsh = 1")).extract::<WorkerSettings>();
     assert!(unknown.expect_err("a typing error").to_string().contains("prefetsh"));
     let debug = format!("{:?}", sample_with("database.url = 'postgres://u:hunter2@h/d'"));
     assert!(!debug.contains("hunter2") && !debug.contains("development-only"), "{debug}");

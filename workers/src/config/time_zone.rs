@@ -1,4 +1,4 @@
-//! A time zone by its IANA name; days and financial years begin in it.
+//! The institute's time zone, by its IANA name.
 
 use serde::{Deserialize, Deserializer};
 

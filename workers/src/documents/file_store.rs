@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
 
-use crate::config::Files;
+use crate::config::WorkerFiles;
 
 /// Where PDFs and uploads lie.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl FileStore {
     ///
     /// # Errors
     /// [`OpenError`], naming the setting.
-    pub fn open(files: &Files) -> Result<Self, OpenError> {
+    pub fn open(files: &WorkerFiles) -> Result<Self, OpenError> {
         let url = &files.url;
         let scheme = || OpenError::Scheme(url.scheme().to_owned());
         if url.scheme() != "file" {

@@ -1,49 +1,47 @@
-//! `email_logs` as inbox and lease: a dedupe key is sent once. A lease is measured by the database's clock; one that ran
-//! out means that its holder died, and the mail goes out again under the same Message-ID.
+//! `email_logs` as inbox and lease: the mail of a dedupe key is sent once. A lease is measured by the database's clock; one
+//! that ran out means that its holder died, and the mail goes out again under the same Message-ID.
 
 use std::collections::{HashMap, HashSet};
 
-use contracts::{ids, messages};
+use contracts::{ids, messages::SendEmail};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::runtime::{Delivery, Failure};
 
-/// Mails that a user may switch off. All others are transactional and always sent.
+/// Templates that a user may switch off. All others are transactional and always sent.
 const OPTIONAL: [&str; 2] = ["hold_expires_soon", "payment_received"];
 
-pub(super) type Batch<'a> = &'a [Delivery<messages::SendEmail>];
-
-/// What stands at a dedupe key.
+/// The state of a dedupe key after the claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// Ours to send, under this Message-ID.
+    /// Leased by this claim, to be sent under this Message-ID.
     Claimed(String),
     /// Sent, or never to be sent.
     Settled,
-    /// Somebody else is sending it.
+    /// Leased by another worker, or by an earlier delivery of this transaction.
     Leased,
 }
 
-/// A row to be marked: its key, its new status and its error.
+/// The result of a mail, to be written to its row.
 pub(super) struct Mark {
     pub dedupe_key: String,
     pub status: &'static str,
     pub error: Option<String>,
 }
 
-/// Claims each dedupe key for its first event in the batch; the others find it leased.
+/// Claims each dedupe key for its first delivery; later ones with the same key find it leased.
 pub(super) async fn claim(
     tx: &mut PgConnection,
-    batch: Batch<'_>,
+    deliveries: &[Delivery<SendEmail>],
     subjects: &[String],
     domain: &str,
     lease_seconds: f64,
 ) -> Result<Vec<Entry>, Failure> {
     let mut rows = Rows::default();
     let mut seen = HashSet::new();
-    for (delivery, subject) in batch.iter().zip(subjects) {
+    for (delivery, subject) in deliveries.iter().zip(subjects) {
         if seen.insert(&delivery.command.dedupe_key) {
             rows.push(delivery, subject, domain)?;
         }
@@ -51,7 +49,7 @@ pub(super) async fn claim(
     let mut claimed = insert_or_take_over(tx, &rows, lease_seconds).await?;
     let others: Vec<String> = rows.dedupe_keys.iter().filter(|key| !claimed.contains_key(*key)).cloned().collect();
     let settled = settled(tx, &others).await?;
-    let entry = |delivery: &Delivery<messages::SendEmail>| {
+    let entry = |delivery: &Delivery<SendEmail>| {
         let key = &delivery.command.dedupe_key;
         match claimed.remove(key) {
             Some(Claimed { status, message_id }) if status == "sending" => Entry::Claimed(message_id),
@@ -60,7 +58,7 @@ pub(super) async fn claim(
             None => Entry::Leased,
         }
     };
-    Ok(batch.iter().map(entry).collect())
+    Ok(deliveries.iter().map(entry).collect())
 }
 
 struct Claimed {
@@ -140,7 +138,7 @@ async fn settled(tx: &mut PgConnection, dedupe_keys: &[String]) -> Result<HashSe
     Ok(settled.into_iter().collect())
 }
 
-/// Records what became of the mails. What is sent stays sent, also where a lease ran out under its holder.
+/// Writes the results of mails. A sent mail stays sent, also where its lease ran out meanwhile.
 pub(super) async fn mark(tx: &mut PgConnection, marks: &[Mark]) -> Result<(), Failure> {
     let keys: Vec<String> = marks.iter().map(|mark| mark.dedupe_key.clone()).collect();
     let statuses: Vec<String> = marks.iter().map(|mark| mark.status.to_owned()).collect();
@@ -180,7 +178,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn push(&mut self, delivery: &Delivery<messages::SendEmail>, subject: &str, domain: &str) -> Result<(), Failure> {
+    fn push(&mut self, delivery: &Delivery<SendEmail>, subject: &str, domain: &str) -> Result<(), Failure> {
         let command = &delivery.command;
         self.ids.push(ids::new_id());
         self.user_ids.push(command.user_id);
@@ -188,7 +186,7 @@ impl Rows {
         self.templates.push(command.template.name().to_owned());
         self.locales.push(command.locale.clone());
         self.subjects.push(subject.to_owned());
-        // The whole command: all that it takes to send the mail once more. It holds no secret.
+        // The whole command, with all that is needed to send the mail again. It holds no secret.
         self.contexts.push(serde_json::to_value(command).map_err(|error| Failure::Data(Box::new(error)))?);
         self.dedupe_keys.push(command.dedupe_key.clone());
         self.event_ids.push(delivery.id);

@@ -1,5 +1,5 @@
-//! Builds a MIME message and hands it to the mail server, within a time limit and a pool of connections. Headers cannot
-//! be injected into: addresses are parsed, names and subjects are encoded and on one line.
+//! Builds a MIME message and sends it to the mail server, within a time limit and a limited number of idle connections. No
+//! field can inject a header: addresses are parsed, names and subjects are encoded and on one line.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{config::Smtp, runtime::Failure};
 
-/// The way to the mail server.
+/// A client of the mail server.
 #[derive(Clone, Debug)]
 pub struct Mailer {
     connections: SmtpConnections,
@@ -27,36 +27,36 @@ pub struct Mailer {
     timeout: Duration,
 }
 
-/// One mail, all but the way to the server.
+/// A mail to send.
 #[derive(Debug)]
-pub struct Mail<'a> {
-    /// The address.
+pub struct OutgoingMail<'a> {
+    /// The recipient's address.
     pub to_email: &'a str,
-    /// The name beside it.
+    /// The recipient's name.
     pub to_name: Option<&'a str>,
     /// `<…@…>`; the same whenever this mail is sent again.
     pub message_id: &'a str,
     /// The trace that the mail ends.
     pub trace: TraceParent,
-    /// What it says.
+    /// Subject and bodies.
     pub content: Content,
-    /// A file that goes with it.
-    pub attachment: Option<Attachment>,
+    /// The attached file.
+    pub attachment: Option<MailAttachment>,
 }
 
-/// A file that goes with a mail.
+/// A file that is attached to a mail.
 #[derive(Debug)]
-pub struct Attachment {
-    /// Its name.
+pub struct MailAttachment {
+    /// The file name.
     pub file_name: String,
-    /// Its MIME type.
+    /// The MIME type.
     pub mime: String,
-    /// Its bytes.
+    /// The bytes.
     pub content: Vec<u8>,
 }
 
 impl Mailer {
-    /// Connects when the first mail goes out.
+    /// Creates a client that connects when the first mail is sent.
     ///
     /// # Errors
     /// `smtp.url` or `smtp.from` cannot be used.
@@ -66,7 +66,7 @@ impl Mailer {
         Ok(Self { connections, from: smtp.from.parse()?, timeout })
     }
 
-    /// What stands behind the `@` of our Message-IDs.
+    /// Returns the domain of Message-IDs: the sender's.
     pub fn domain(&self) -> &str {
         self.from.email.domain()
     }
@@ -76,11 +76,11 @@ impl Mailer {
     /// # Errors
     /// [`Failure::Poison`] where the server refuses this mail for good (5xx) or it cannot be written at all;
     /// [`Failure::Retry`] for all else: 4xx, a refused login, no connection, no answer in time.
-    pub async fn send(&self, mail: Mail<'_>) -> Result<(), Failure> {
+    pub async fn send(&self, mail: OutgoingMail<'_>) -> Result<(), Failure> {
         let message = self.message(mail)?;
         match tokio::time::timeout(self.timeout, self.connections.send(&message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(SendError::Smtp(error))) if error.is_permanent() && !refuses_us(&error) => {
+            Ok(Err(SendError::Smtp(error))) if error.is_permanent() && !refuses_login(&error) => {
                 Err(Failure::poison(error))
             }
             Ok(Err(error)) => Err(Failure::retry(error)),
@@ -88,7 +88,7 @@ impl Mailer {
         }
     }
 
-    fn message(&self, mail: Mail<'_>) -> Result<Message, Failure> {
+    fn message(&self, mail: OutgoingMail<'_>) -> Result<Message, Failure> {
         let to: Address = mail.to_email.parse().map_err(Failure::poison)?;
         let to_name = mail.to_name.map(|name| name.replace(char::is_control, " "));
         let builder = Message::builder()
@@ -114,8 +114,8 @@ impl Mailer {
     }
 }
 
-/// RFC 4954: these codes speak of our login, not of the mail; it is sent once the login is mended.
-fn refuses_us(error: &lettre::transport::smtp::Error) -> bool {
+/// Returns true where the server refuses our login, not the mail (RFC 4954): the mail is sent once the login is mended.
+fn refuses_login(error: &lettre::transport::smtp::Error) -> bool {
     error.status().is_some_and(|code| matches!(u16::from(code), 530 | 534 | 535 | 538))
 }
 
@@ -138,14 +138,14 @@ mod tests {
         Mailer::new(&smtp).expect("valid settings")
     }
 
-    fn mail<'a>(to_email: &'a str, to_name: &'a str, subject: &str) -> Mail<'a> {
-        Mail {
+    fn mail<'a>(to_email: &'a str, to_name: &'a str, subject: &str) -> OutgoingMail<'a> {
+        OutgoingMail {
             to_email,
             to_name: Some(to_name),
             message_id: "<1@example.org>",
             trace: TraceParent::new(),
             content: Content { subject: subject.into(), text: "text".into(), html: "<p>html</p>".into() },
-            attachment: Some(Attachment {
+            attachment: Some(MailAttachment {
                 file_name: "a\"\r\nBcc: x@y.zz.pdf".into(),
                 mime: "application/pdf".into(),
                 content: b"%PDF-".to_vec(),

@@ -1,4 +1,4 @@
-//! The pool `email`: mails, once a dedupe key, with a lease on each while it goes out.
+//! The pool `email`: mails, one for each dedupe key, with a lease on each while it is sent.
 
 mod email_log;
 pub mod mailer;
@@ -6,4 +6,4 @@ pub mod send_email;
 mod smtp_connections;
 pub mod templates;
 
-pub use send_email::SendEmail;
+pub use send_email::SendEmailHandler;

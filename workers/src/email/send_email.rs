@@ -1,6 +1,6 @@
-//! Sends mails, at least once and recognisably: the row in `email_logs` is leased, then the mail goes out, then the row
-//! is marked. A crash in between repeats the mail with the same Message-ID; it never loses one. A leaf: the dedupe key is
-//! the inbox.
+//! `email.send.v1`: sends mails, at least once and recognisably: the row in `email_logs` is leased, then the mail goes out,
+//! then the row is marked. A crash in between repeats the mail with the same Message-ID; it never loses one. It is
+//! self-deduplicating: the unique dedupe key takes the place of an operations row.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contracts::{Outcome, messages, tokens::MailTokens};
+use contracts::{Outcome, messages::SendEmail, tokens::MailTokens};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
@@ -16,21 +16,21 @@ use uuid::Uuid;
 
 use super::{
     email_log::{self, Entry, Mark},
-    mailer::{Attachment, Mail, Mailer},
+    mailer::{MailAttachment, Mailer, OutgoingMail},
     templates::MailTemplates,
 };
 use crate::{
-    config::Settings,
+    config::WorkerSettings,
     documents::FileStore,
     runtime::{Claim, Delivery, Effect, Failure, chain},
 };
 
-/// What a lease lasts beyond the time that its batch may take.
+/// The time that a lease lasts beyond the longest that its mails may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// The effect of `email.send.v1`.
+/// Settles `email.send.v1`.
 #[derive(Clone, Debug)]
-pub struct SendEmail {
+pub struct SendEmailHandler {
     inner: Arc<Inner>,
 }
 
@@ -42,16 +42,16 @@ struct Inner {
     concurrency: usize,
     consumers: usize,
     timeout: Duration,
-    under_way: Semaphore,
+    in_flight: Semaphore,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SendEmail").field("mailer", &self.mailer).finish_non_exhaustive()
+        f.debug_struct("SendEmailHandler").field("mailer", &self.mailer).finish_non_exhaustive()
     }
 }
 
-/// A mail that is ours to send.
+/// A mail that this worker has leased and has to send.
 #[derive(Debug)]
 pub struct ClaimedMail {
     message_id: String,
@@ -66,12 +66,12 @@ struct StoredFile {
     mime: String,
 }
 
-impl SendEmail {
-    /// With the mail server, the templates' institute and the secret of mailed links.
+impl SendEmailHandler {
+    /// Creates the handler with a mail server, the templates and the secret of mailed links.
     ///
     /// # Errors
     /// `smtp.url` or `smtp.from` cannot be used, or a template is broken.
-    pub fn new(settings: &Settings, files: FileStore) -> anyhow::Result<Self> {
+    pub fn new(settings: &WorkerSettings, files: FileStore) -> anyhow::Result<Self> {
         let smtp = &settings.smtp;
         let inner = Inner {
             templates: MailTemplates::new(&settings.institute, &settings.public_url)?,
@@ -81,50 +81,50 @@ impl SendEmail {
             concurrency: smtp.concurrency,
             consumers: settings.runtime.consumers as usize,
             timeout: Duration::from_millis(smtp.timeout_ms),
-            under_way: Semaphore::new(smtp.concurrency),
+            in_flight: Semaphore::new(smtp.concurrency),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// As long as the batch takes when every mail of every consumer takes its whole time limit.
-    fn lease(&self, batch_len: usize) -> Duration {
-        let rounds = (batch_len * self.inner.consumers).div_ceil(self.inner.concurrency);
+    /// Returns the lease of so many mails: their time when every mail of every consumer takes its whole time limit.
+    fn lease(&self, mails: usize) -> Duration {
+        let rounds = (mails * self.inner.consumers).div_ceil(self.inner.concurrency);
         self.inner.timeout * u32::try_from(rounds).unwrap_or(u32::MAX) + LEASE_MARGIN
     }
 
-    async fn attachment(&self, file: &StoredFile) -> Result<Attachment, Failure> {
+    async fn attachment(&self, file: &StoredFile) -> Result<MailAttachment, Failure> {
         let content = self.inner.files.get(&file.object_key).await.map_err(Failure::retry)?;
-        Ok(Attachment { file_name: file.file_name.clone(), mime: file.mime.clone(), content: content.to_vec() })
+        Ok(MailAttachment { file_name: file.file_name.clone(), mime: file.mime.clone(), content: content.to_vec() })
     }
 }
 
-impl Effect for SendEmail {
-    type Command = messages::SendEmail;
+impl Effect for SendEmailHandler {
+    type Command = SendEmail;
     type Work = ClaimedMail;
     type Done = ();
     type Result = ();
     type Memo = ();
 
     const LEAF: bool = true;
-    /// An upper bound; `smtp.concurrency` is what holds.
+    /// An upper bound; the limit is `smtp.concurrency`.
     const CONCURRENCY: usize = 64;
 
     async fn claim(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> Result<Vec<Claim<Self::Work>>, Failure> {
-        let lease = self.lease(batch.len());
+        let lease = self.lease(deliveries.len());
         let lease_ends = Instant::now() + lease;
         let subject = |delivery: &Delivery<Self::Command>| {
             let context = delivery.command.context.value().map_err(|error| Failure::Data(Box::new(error)))?;
             let subject = self.inner.templates.subject(delivery.command.template, &context);
             subject.map_err(|error| Failure::Data(Box::new(error)))
         };
-        let subjects = batch.iter().map(subject).collect::<Result<Vec<_>, _>>()?;
+        let subjects = deliveries.iter().map(subject).collect::<Result<Vec<_>, _>>()?;
         let domain = self.inner.mailer.domain();
-        let entries = email_log::claim(tx, batch, &subjects, domain, lease.as_secs_f64()).await?;
-        let files = select_files(tx, batch).await?;
+        let entries = email_log::claim(tx, deliveries, &subjects, domain, lease.as_secs_f64()).await?;
+        let files = select_files(tx, deliveries).await?;
         let claim = |(delivery, entry): (&Delivery<Self::Command>, Entry)| match entry {
             Entry::Claimed(message_id) => {
                 let attachment = delivery.command.attachment_file_id.and_then(|id| files.get(&id).cloned());
@@ -133,12 +133,12 @@ impl Effect for SendEmail {
             Entry::Settled => Claim::Done,
             Entry::Leased => Claim::Later,
         };
-        Ok(batch.iter().zip(entries).map(claim).collect())
+        Ok(deliveries.iter().zip(entries).map(claim).collect())
     }
 
     async fn perform(&self, delivery: &Delivery<Self::Command>, work: &Self::Work) -> Result<Self::Done, Failure> {
         let command = &delivery.command;
-        let _turn = self.inner.under_way.acquire().await.map_err(Failure::retry)?;
+        let _permit = self.inner.in_flight.acquire().await.map_err(Failure::retry)?;
         if Instant::now() + self.inner.timeout > work.lease_ends {
             return Err(Failure::retry("the lease would run out before the mail is sent"));
         }
@@ -150,7 +150,7 @@ impl Effect for SendEmail {
         let token = command.token_id.map(|id| (id, &self.inner.tokens));
         let context = command.context.value().map_err(Failure::poison)?;
         let content = self.inner.templates.render(command.template, &context, token).map_err(Failure::poison)?;
-        let mail = Mail {
+        let mail = OutgoingMail {
             to_email: &command.to_email,
             to_name: command.to_name.as_deref(),
             message_id: &work.message_id,
@@ -183,9 +183,9 @@ impl Effect for SendEmail {
 
 async fn select_files(
     tx: &mut PgConnection,
-    batch: &[Delivery<messages::SendEmail>],
+    deliveries: &[Delivery<SendEmail>],
 ) -> Result<HashMap<Uuid, StoredFile>, Failure> {
-    let wanted: Vec<Uuid> = batch.iter().filter_map(|delivery| delivery.command.attachment_file_id).collect();
+    let wanted: Vec<Uuid> = deliveries.iter().filter_map(|delivery| delivery.command.attachment_file_id).collect();
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }

@@ -1,6 +1,6 @@
 //! Connections to the mail server, kept open between mails. They speak lettre's SMTP; only its own pool is not used,
 //! because that leaves Nagle's algorithm on: the end of a mail, which lettre writes apart, then waits for the server's
-//! delayed ack, 40 ms a mail and connection. Whoever sends bounds how many there are.
+//! delayed ack, 40 ms a mail and connection. The sender's `smtp.concurrency` bounds their number.
 
 use std::{
     fmt, io,
@@ -21,10 +21,10 @@ use percent_encoding::percent_decode_str;
 use tokio::net::TcpStream;
 use url::Url;
 
-/// How long a connection that nobody needs stays open.
+/// The time that an idle connection stays open.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// A mail server, and the connections to it that wait for the next mail.
+/// A mail server, and the idle connections to it.
 #[derive(Clone)]
 pub(super) struct SmtpConnections {
     server: Arc<Server>,
@@ -32,18 +32,18 @@ pub(super) struct SmtpConnections {
     idle_max: usize,
 }
 
-/// Why a mail was not taken.
+/// The cause why a mail was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
-    /// No connection: its name has no address, nobody listens, or nobody answers.
+    /// There is no connection: its name has no address, it refuses connections, or it does not answer.
     #[error("the mail server cannot be reached")]
     Unreachable(#[source] io::Error),
-    /// What the server answered, or that it hung up.
+    /// The server's error, or a connection that it closed.
     #[error(transparent)]
     Smtp(#[from] SmtpError),
 }
 
-/// Why a URL names no mail server.
+/// The cause why a URL names no mail server.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UrlError {
     #[error("smtp.url: {0}")]
@@ -73,17 +73,17 @@ struct Idle {
 }
 
 impl SmtpConnections {
-    /// Connects when the first mail goes out; a connection takes at most `timeout` to open.
+    /// Creates a client that connects when the first mail is sent; a connection takes at most `timeout` to open.
     ///
     /// # Errors
     /// [`UrlError`].
     pub(super) fn new(url: &str, idle_max: usize, timeout: Duration) -> Result<Self, UrlError> {
         let idle = Arc::default();
-        tokio::spawn(close_unneeded(Arc::downgrade(&idle)));
+        tokio::spawn(close_idle(Arc::downgrade(&idle)));
         Ok(Self { server: Arc::new(Server::from_url(url, timeout)?), idle, idle_max })
     }
 
-    /// Sends one mail. Whoever drops this future drops the connection with it.
+    /// Sends one mail. Dropping this future closes the connection.
     ///
     /// # Errors
     /// [`SendError`]
@@ -93,17 +93,18 @@ impl SmtpConnections {
             None => self.server.connect().await?,
         };
         connection.send(message.envelope(), &message.formatted()).await?;
-        let mut idle = held(&self.idle);
+        let mut idle = locked(&self.idle);
         if idle.len() < self.idle_max {
             idle.push(Idle { connection, since: Instant::now() });
         }
         Ok(())
     }
 
-    /// The one that was used last. It is asked first: servers hang up after some time, or after some mails.
+    /// Takes the connection that was used last, if it still answers: servers close connections after some time, or after
+    /// some mails.
     async fn reuse(&self) -> Option<AsyncSmtpConnection> {
         loop {
-            let Idle { mut connection, .. } = held(&self.idle).pop()?;
+            let Idle { mut connection, .. } = locked(&self.idle).pop()?;
             if connection.test_connected().await {
                 return Some(connection);
             }
@@ -118,7 +119,8 @@ impl fmt::Debug for SmtpConnections {
 }
 
 impl Server {
-    /// As lettre reads it: `smtp://` without TLS or with STARTTLS, `smtps://`, credentials, and as path our own name.
+    /// Parses a URL as lettre does: `smtp://` without TLS or with STARTTLS, `smtps://`, credentials, and as path our own
+    /// host name.
     fn from_url(url: &str, timeout: Duration) -> Result<Self, UrlError> {
         let url = Url::parse(url)?;
         let host = url.host_str().ok_or(UrlError::Host)?.to_owned();
@@ -147,7 +149,7 @@ impl Server {
     async fn connect(&self) -> Result<AsyncSmtpConnection, SendError> {
         let address = (self.host.as_str(), self.port);
         let mut connection = match &self.tls {
-            // lettre takes no stream of ours for TLS from the first byte: here its end of the mail waits for the ack.
+            // lettre accepts no stream of ours for TLS from the first byte: here the end of a mail waits for the ack.
             Tls::Wrapper(tls) => {
                 let (timeout, tls) = (Some(self.timeout), Some(tls.clone()));
                 AsyncSmtpConnection::connect_tokio1(address, timeout, &self.hello, tls, None).await?
@@ -170,7 +172,7 @@ impl Server {
         Ok(connection)
     }
 
-    /// Small writes leave at once.
+    /// Opens a TCP connection without Nagle's algorithm.
     async fn stream(&self) -> io::Result<TcpStream> {
         let opening = TcpStream::connect((self.host.as_str(), self.port));
         let stream = tokio::time::timeout(self.timeout, opening).await.map_err(io::Error::from).flatten()?;
@@ -179,21 +181,21 @@ impl Server {
     }
 }
 
-/// Says goodbye on connections that nobody needs, as long as anybody may need one.
-async fn close_unneeded(idle: Weak<Mutex<Vec<Idle>>>) {
+/// Closes connections that were idle for too long, until the client is dropped.
+async fn close_idle(idle: Weak<Mutex<Vec<Idle>>>) {
     loop {
         tokio::time::sleep(IDLE_MAX).await;
         let Some(idle) = idle.upgrade() else { return };
-        let unneeded: Vec<Idle> =
-            held(&idle).extract_if(.., |connection| connection.since.elapsed() >= IDLE_MAX).collect();
+        let expired: Vec<Idle> =
+            locked(&idle).extract_if(.., |connection| connection.since.elapsed() >= IDLE_MAX).collect();
         drop(idle);
-        for Idle { mut connection, .. } in unneeded {
+        for Idle { mut connection, .. } in expired {
             connection.abort().await;
         }
     }
 }
 
-fn held(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
+fn locked(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
     idle.lock().expect("no code panics while it holds the idle connections")
 }
 
@@ -210,7 +212,8 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Takes every mail, and hangs up after so many; answers where it listens, and counts its connections.
+    /// Starts a server that accepts every mail and closes a connection after so many; returns its URL and the number of
+    /// its connections.
     async fn server(mails_a_connection: usize) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("smtp://{}", listener.local_addr().expect("bound"));

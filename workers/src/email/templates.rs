@@ -1,6 +1,6 @@
-//! What the mails say: one HTML and one text file a template, under `templates/email/`; the text's first line is the
+//! The contents of mails: one HTML and one text file per template, under `templates/email/`; the text's first line is the
 //! subject. HTML is escaped, text is not, and a subject is always one line, whatever the context holds. A key that the
-//! context lacks is an empty text.
+//! context lacks renders as empty text.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 use crate::config::Institute;
 
-/// Renders mails.
+/// The compiled mail templates.
 #[derive(Debug)]
 pub struct MailTemplates {
     environment: Environment<'static>,
     public_url: String,
 }
 
-/// A mail's contents.
+/// The contents of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// One line.
+    /// The subject, on one line.
     pub subject: String,
     /// The `text/plain` part.
     pub text: String,
@@ -70,7 +70,7 @@ const FILES: &[Files] = files! {
 };
 
 impl MailTemplates {
-    /// All templates, compiled.
+    /// Compiles all templates.
     ///
     /// # Errors
     /// A template with a syntax error.
@@ -95,7 +95,7 @@ impl MailTemplates {
         Ok(Self { environment, public_url })
     }
 
-    /// The subject alone.
+    /// Renders the subject alone.
     ///
     /// # Errors
     /// The context does not fit the template, such as a list where a text is needed.
@@ -106,7 +106,7 @@ impl MailTemplates {
         Ok(one_line(&subject))
     }
 
-    /// The whole mail. A token's secret is computed here and stands nowhere else.
+    /// Renders the whole mail. A token's secret is computed here and stored nowhere.
     ///
     /// # Errors
     /// As [`MailTemplates::subject`].
@@ -126,14 +126,14 @@ impl MailTemplates {
     }
 }
 
-/// Null is as good as absent, a balance of nothing as well, and no key of the context hides one of ours.
+/// Drops nulls, a balance of zero or less, and keys that would hide the reserved ones.
 fn values(mail: &Value) -> minijinja::Value {
-    const OURS: [&str; 4] = ["institute", "bank_details", "public_url", "link"];
+    const RESERVED: [&str; 4] = ["institute", "bank_details", "public_url", "link"];
     let given = mail.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
     let nothing = |key: &str, text: &str| key == "balance" && text.parse::<Decimal>().is_ok_and(|n| n <= Decimal::ZERO);
     let values: BTreeMap<String, minijinja::Value> = given
         .filter_map(|(key, text)| {
-            text.filter(|text| !OURS.contains(&key.as_str()) && !nothing(&key, text)).map(|text| (key, text.into()))
+            text.filter(|text| !RESERVED.contains(&key.as_str()) && !nothing(&key, text)).map(|text| (key, text.into()))
         })
         .collect();
     // A map, not collected into a value: that would be a list of pairs.

@@ -1,53 +1,44 @@
-//! Issues the invoice of each approved payment, once, with the next number of its series. The series stays locked until
-//! the invoices of the batch are committed or rolled back with its counter: so numbers have no gap and no twin.
+//! `invoice.issue.v1`: issues the invoice of each approved payment, once, with the next number of its series. The series
+//! stays locked until the invoices are committed or rolled back together with its counter: so numbers have no gap and no
+//! duplicate.
 
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use contracts::{Outcome, Problem, ProblemType, ids, messages};
+use contracts::{
+    Outcome, Principal, Problem, ProblemType, ids,
+    messages::{IssueInvoice, RenderInvoice},
+};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    financial_year,
+    issued_invoice::IssuedInvoice,
     money::{self, Amounts, Invoiced},
-    number::{self, NumberFormat},
-    paid::{Payment, Payments, select_payments},
+    payment_to_invoice::{PaymentToInvoice, PaymentsToInvoice, select_payments},
 };
 use crate::{
-    config::Institute,
+    audit::{self, Actor, AuditEntry},
+    config::{Institute, NumberFormat},
     runtime::{Delivery, Failure, FollowUp, Handler},
 };
 
-/// The handler of `invoice.issue.v1`.
+/// Settles `invoice.issue.v1`.
 #[derive(Clone, Debug)]
-pub struct IssueInvoice {
+pub struct IssueInvoiceHandler {
     institute: Institute,
     format: NumberFormat,
     supplier: Value,
 }
 
-/// What the client is told.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct IssuedInvoice {
-    /// `invoices.id`.
-    pub invoice_id: Uuid,
-    /// Its number.
-    pub number: String,
-    /// Gross: the payment's amount.
-    pub total: Decimal,
-    /// Contained in the total.
-    pub tax: Decimal,
-    /// ISO 4217.
-    pub currency: String,
-}
-
-impl IssueInvoice {
-    /// For the institute that issues; its particulars are snapshotted into every invoice.
+impl IssueInvoiceHandler {
+    /// Creates the handler for the issuing institute, whose particulars are copied into every invoice.
     pub fn new(institute: &Institute) -> Self {
-        let format = NumberFormat::parse(&institute.number_format).expect("Settings::check refused any other format");
+        let format =
+            NumberFormat::parse(&institute.number_format).expect("WorkerSettings::check refused any other format");
         let supplier = json!({
             "name": institute.name,
             "legal_name": institute.legal_name,
@@ -60,11 +51,12 @@ impl IssueInvoice {
     }
 
     fn financial_year(&self, at: DateTime<Utc>) -> String {
-        let day = number::local_date(at, self.institute.time_zone.0);
-        number::financial_year(day, self.institute.financial_year_start_month)
+        let day = financial_year::local_date(at, self.institute.time_zone.0);
+        financial_year::financial_year(day, self.institute.financial_year_start_month)
     }
 
-    /// Every year's series is locked, so that at the turn of the year no two batches split one registration at once.
+    /// Locks the series of every year, so that at the turn of the year no two transactions split one registration's price
+    /// at once; returns the current year's series, created where it is missing.
     async fn lock_series(&self, tx: &mut PgConnection) -> Result<Series, Failure> {
         if let Some(series) = self.current(lock_all_series(tx).await?) {
             return Ok(series);
@@ -87,11 +79,16 @@ impl IssueInvoice {
         locked.into_iter().find(|series| series.financial_year == self.financial_year(series.now))
     }
 
-    fn draw_up(&self, series: &Series, batch: &[Delivery<messages::IssueInvoice>], payments: &Payments) -> Vec<Draft> {
+    fn draw_up(
+        &self,
+        series: &Series,
+        deliveries: &[Delivery<IssueInvoice>],
+        payments: &PaymentsToInvoice,
+    ) -> Vec<Draft> {
         let mut invoiced: HashMap<Uuid, Invoiced> = HashMap::new();
         let mut drawn = HashSet::new();
         let mut drafts = Vec::new();
-        for delivery in batch {
+        for delivery in deliveries {
             let Some(payment) = payments.get(&delivery.command.payment_id).filter(|payment| payment.is_due()) else {
                 continue;
             };
@@ -101,7 +98,7 @@ impl IssueInvoice {
             let so_far = invoiced.entry(payment.registration_id).or_insert_with(|| payment.invoiced());
             let amounts = money::split(&payment.price(), so_far, payment.amount, self.institute.rounding_step);
             *so_far = so_far.with(&amounts);
-            let seq = series.next_seq + i64::try_from(drafts.len()).expect("a batch is short");
+            let seq = series.next_seq + i64::try_from(drafts.len()).expect("deliveries settled together are few");
             drafts.push(Draft {
                 id: ids::new_id(),
                 seq,
@@ -115,37 +112,38 @@ impl IssueInvoice {
     }
 }
 
-impl Handler for IssueInvoice {
-    type Command = messages::IssueInvoice;
+impl Handler for IssueInvoiceHandler {
+    type Command = IssueInvoice;
     type Result = IssuedInvoice;
     type Memo = ();
 
     async fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> Result<Vec<Outcome<Self::Result>>, Failure> {
         let series = self.lock_series(tx).await?;
-        let payments = select_payments(tx, batch).await?;
+        let payments = select_payments(tx, deliveries).await?;
         if payments.values().any(|payment| self.financial_year(payment.now) != series.financial_year) {
-            // Midnight passed while we waited for the lock: these belong into the new year's series.
+            // Midnight passed while the lock was waited for: these belong into the new year's series.
             return Err(Failure::Race);
         }
-        let drafts = self.draw_up(&series, batch, &payments);
+        let drafts = self.draw_up(&series, deliveries, &payments);
         if !drafts.is_empty() {
             advance(tx, &series, drafts.len()).await?;
             self.insert_invoices(tx, &series, &drafts, &payments).await?;
             insert_lines(tx, &drafts, &payments).await?;
-            insert_audit(tx, &drafts, &payments).await?;
+            let entries: Vec<AuditEntry> = drafts.iter().map(|draft| audit_entry(draft, &payments)).collect();
+            audit::record(tx, &entries).await?;
         }
         let issued: HashMap<Uuid, &Draft> = drafts.iter().map(|draft| (draft.payment_id, draft)).collect();
-        Ok(batch.iter().map(|delivery| outcome(&delivery.command, &payments, &issued)).collect())
+        Ok(deliveries.iter().map(|delivery| outcome(&delivery.command, &payments, &issued)).collect())
     }
 
     fn follow_ups(&self, _: &Delivery<Self::Command>, outcome: &Outcome<Self::Result>) -> Vec<FollowUp> {
         match &outcome.verdict {
             contracts::Verdict::Succeeded(invoice) => {
-                vec![FollowUp::new("pdf", messages::RenderInvoice { invoice_id: invoice.invoice_id })]
+                vec![FollowUp::new("pdf", RenderInvoice { invoice_id: invoice.invoice_id })]
             }
             contracts::Verdict::Rejected(_) => Vec::new(),
         }
@@ -158,7 +156,7 @@ struct Series {
     financial_year: String,
     prefix: String,
     next_seq: i64,
-    /// When it was looked up; the lock may have come later.
+    /// The time of the look-up; the lock may have come later.
     now: DateTime<Utc>,
 }
 
@@ -173,8 +171,8 @@ struct Draft {
 }
 
 fn outcome(
-    command: &messages::IssueInvoice,
-    payments: &Payments,
+    command: &IssueInvoice,
+    payments: &PaymentsToInvoice,
     issued: &HashMap<Uuid, &Draft>,
 ) -> Outcome<IssuedInvoice> {
     let Some(payment) = payments.get(&command.payment_id) else {
@@ -208,20 +206,20 @@ async fn lock_all_series(tx: &mut PgConnection) -> Result<Vec<Series>, Failure> 
 }
 
 async fn advance(tx: &mut PgConnection, series: &Series, by: usize) -> Result<(), Failure> {
-    let by = i64::try_from(by).expect("a batch is short");
+    let by = i64::try_from(by).expect("deliveries settled together are few");
     sqlx::query!("UPDATE invoice_series SET next_seq = next_seq + $2 WHERE id = $1", series.id, by)
         .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
-impl IssueInvoice {
+impl IssueInvoiceHandler {
     async fn insert_invoices(
         &self,
         tx: &mut PgConnection,
         series: &Series,
         drafts: &[Draft],
-        payments: &Payments,
+        payments: &PaymentsToInvoice,
     ) -> Result<(), Failure> {
         let mut rows = InvoiceRows::default();
         for draft in drafts {
@@ -242,7 +240,7 @@ impl IssueInvoice {
                          currency, subtotal, discount, tax, rounding, total,
                          operation_id)",
             series.id,
-            number::local_date(issued_at, self.institute.time_zone.0),
+            financial_year::local_date(issued_at, self.institute.time_zone.0),
             self.supplier,
             issued_at,
             &rows.ids,
@@ -285,7 +283,7 @@ struct InvoiceRows {
 }
 
 impl InvoiceRows {
-    fn push(&mut self, draft: &Draft, payment: &Payment) {
+    fn push(&mut self, draft: &Draft, payment: &PaymentToInvoice) {
         self.ids.push(draft.id);
         self.seqs.push(draft.seq);
         self.numbers.push(draft.number.clone());
@@ -303,7 +301,7 @@ impl InvoiceRows {
     }
 }
 
-async fn insert_lines(tx: &mut PgConnection, drafts: &[Draft], payments: &Payments) -> Result<(), Failure> {
+async fn insert_lines(tx: &mut PgConnection, drafts: &[Draft], payments: &PaymentsToInvoice) -> Result<(), Failure> {
     let ids: Vec<Uuid> = drafts.iter().map(|_| ids::new_id()).collect();
     let invoice_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
     let descriptions: Vec<String> =
@@ -328,28 +326,19 @@ async fn insert_lines(tx: &mut PgConnection, drafts: &[Draft], payments: &Paymen
     Ok(())
 }
 
-async fn insert_audit(tx: &mut PgConnection, drafts: &[Draft], payments: &Payments) -> Result<(), Failure> {
-    let ids: Vec<Uuid> = drafts.iter().map(|_| ids::new_id()).collect();
-    let invoice_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
-    let operation_ids: Vec<Uuid> = drafts.iter().map(|draft| draft.operation_id).collect();
-    let contents: Vec<Value> = drafts
-        .iter()
-        .map(|draft| {
-            let currency = &payments[&draft.payment_id].currency;
-            let (total, tax) = (draft.amounts.total, draft.amounts.tax);
-            json!({ "number": draft.number, "payment_id": draft.payment_id, "total": total, "tax": tax, "currency": currency })
-        })
-        .collect();
-    sqlx::query!(
-        "INSERT INTO audit_logs (id, action, entity_type, entity_id, after, operation_id)
-         SELECT id, 'invoice.issued', 'invoice', invoice_id, content, operation_id
-           FROM UNNEST($1::uuid[], $2::uuid[], $3::jsonb[], $4::uuid[]) AS new (id, invoice_id, content, operation_id)",
-        &ids,
-        &invoice_ids,
-        &contents,
-        &operation_ids,
-    )
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
+fn audit_entry(draft: &Draft, payments: &PaymentsToInvoice) -> AuditEntry {
+    let currency = &payments[&draft.payment_id].currency;
+    let (total, tax) = (draft.amounts.total, draft.amounts.tax);
+    let after = json!({
+        "number": draft.number, "payment_id": draft.payment_id, "total": total, "tax": tax, "currency": currency,
+    });
+    AuditEntry {
+        actor: Actor::Principal(Principal::System),
+        action: "invoice.issued",
+        entity_type: "invoice",
+        entity_id: draft.id,
+        before: None,
+        after: Some(after),
+        operation_id: Some(draft.operation_id),
+    }
 }

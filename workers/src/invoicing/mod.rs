@@ -1,8 +1,9 @@
-//! The pool `invoicing`: approved payments get invoices, numbered without a gap.
+//! The pool `invoicing`: invoices of approved payments, numbered without a gap.
 
+pub mod financial_year;
 pub mod issue_invoice;
+pub mod issued_invoice;
 pub mod money;
-pub mod number;
-mod paid;
+mod payment_to_invoice;
 
-pub use issue_invoice::IssueInvoice;
+pub use issue_invoice::IssueInvoiceHandler;

@@ -1,5 +1,5 @@
-//! What an instalment's gross amount consists of. Pure. The invariant: over the instalments of one registration, tax,
-//! discount and rounding each add up to the registration's own, to the last hundredth, however the sum was split.
+//! The parts of an instalment's gross amount; pure functions. The invariant: over the instalments of one registration,
+//! tax, discount and rounding each add up to the registration's own, to the last hundredth, however the sum was split.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
@@ -8,26 +8,26 @@ use rust_decimal::{Decimal, RoundingStrategy};
 pub struct Price {
     /// Before discount and tax.
     pub fee: Decimal,
-    /// Off the fee.
+    /// The reduction of the fee.
     pub discount: Decimal,
-    /// In per cent.
+    /// The tax rate in per cent.
     pub tax_rate: Decimal,
-    /// On fee less discount.
+    /// The tax on fee less discount.
     pub tax: Decimal,
-    /// Gross, in all.
+    /// The gross price in all.
     pub amount_due: Decimal,
 }
 
-/// What a registration's invoices, less its credit notes, come to so far.
+/// The sums of a registration's invoices so far, less its credit notes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Invoiced {
-    /// Of `invoices.discount`.
+    /// The sum of `invoices.discount`.
     pub discount: Decimal,
-    /// Of `invoices.tax`.
+    /// The sum of `invoices.tax`.
     pub tax: Decimal,
-    /// Of `invoices.rounding`.
+    /// The sum of `invoices.rounding`.
     pub rounding: Decimal,
-    /// Of `invoices.total`.
+    /// The sum of `invoices.total`.
     pub total: Decimal,
 }
 
@@ -36,18 +36,18 @@ pub struct Invoiced {
 pub struct Amounts {
     /// Before discount and tax.
     pub subtotal: Decimal,
-    /// Off the subtotal.
+    /// The reduction of the subtotal.
     pub discount: Decimal,
-    /// Contained in the total.
+    /// The tax, contained in the total.
     pub tax: Decimal,
-    /// What the price was rounded by.
+    /// The amount that the price was rounded by.
     pub rounding: Decimal,
     /// The payment's amount.
     pub total: Decimal,
 }
 
 impl Invoiced {
-    /// With one more invoice.
+    /// Adds one more invoice.
     #[must_use]
     pub fn with(self, amounts: &Amounts) -> Self {
         Self {

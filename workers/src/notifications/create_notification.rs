@@ -1,25 +1,21 @@
-//! Puts a line into the inbox of a user, or of every active user of a role. A leaf: the unique key of user and dedupe
-//! key is the inbox, so that whatever is delivered how often is told once.
+//! `notification.create.v1`: notifies a user, or every active user of a role, in the application. It is self-deduplicating:
+//! the unique key of user and dedupe key takes the place of an operations row, so that a repeated delivery notifies once.
 
-use contracts::{Outcome, RawJson, ids, messages, messages::create_notification::NotificationTarget};
+use contracts::{
+    Outcome, RawJson, ids,
+    messages::{CreateNotification, create_notification::NotificationTarget},
+};
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::runtime::{Delivery, Failure, Handler};
 
-/// The handler of `notification.create.v1`.
+/// Settles `notification.create.v1`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CreateNotification;
+pub struct CreateNotificationHandler;
 
-impl CreateNotification {
-    /// Needs nothing.
-    pub fn new() -> Self {
-        Self
-    }
-}
-
-impl Handler for CreateNotification {
-    type Command = messages::CreateNotification;
+impl Handler for CreateNotificationHandler {
+    type Command = CreateNotification;
     type Result = ();
     type Memo = ();
 
@@ -28,14 +24,14 @@ impl Handler for CreateNotification {
     async fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> Result<Vec<Outcome<Self::Result>>, Failure> {
         let mut rows = Rows::default();
-        batch.iter().for_each(|delivery| rows.push(delivery));
-        // How many rows a role becomes only the statement knows: their ids are made there. Users and roles are looked up
-        // apart, each by its index: joined by one OR they would be a scan of all users for every row. OFFSET 0: row by row,
-        // where a join that was planned on an empty table may begin with all users. Only staff is told by role: a line for
-        // each of all students would be a transaction without end.
+        deliveries.iter().for_each(|delivery| rows.push(delivery));
+        // Only the statement knows how many users a role has, so it makes the ids of their rows. Users and roles are looked
+        // up apart, each by its index: joined by one OR they would be a scan of all users for every row. OFFSET 0: row by
+        // row, where a join that was planned on an empty table may begin with all users. Only staff is notified by role: a
+        // row for each of all students would be a transaction without end.
         sqlx::query!(
             "WITH new AS (
                  SELECT *
@@ -69,7 +65,7 @@ impl Handler for CreateNotification {
         )
         .execute(&mut *tx)
         .await?;
-        Ok(batch.iter().map(|_| Outcome::succeeded(())).collect())
+        Ok(deliveries.iter().map(|_| Outcome::succeeded(())).collect())
     }
 
     fn tells(&self, command: &Self::Command) -> Option<NotificationTarget> {
@@ -91,7 +87,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn push(&mut self, delivery: &'a Delivery<messages::CreateNotification>) {
+    fn push(&mut self, delivery: &'a Delivery<CreateNotification>) {
         let command = &delivery.command;
         let (user_id, role) = match command.to {
             NotificationTarget::User(id) => (Some(id), None),

@@ -1,5 +1,5 @@
-//! The pool `notifications`: what users are told in the application.
+//! The pool `notifications`: notifications in the application.
 
 pub mod create_notification;
 
-pub use create_notification::CreateNotification;
+pub use create_notification::CreateNotificationHandler;

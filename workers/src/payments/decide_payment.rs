@@ -1,62 +1,16 @@
-//! `payment.decide.v1`: an accountant's verdict. A payment is decided once; of two at once, one wins and the other is
-//! told. Enough money confirms the seat and enrolls the student in the same transaction; the invoice follows.
+//! `payment.decide.v1`: an accountant approves or rejects a payment. Where it confirms the seat, the student is enrolled in
+//! the same transaction; the invoice follows.
 
-use contracts::{
-    Outcome,
-    messages::{DecidePayment, EmailTemplate, IssueInvoice, PaymentDecision},
-};
-use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use contracts::messages::{DecidePayment, EmailTemplate, IssueInvoice, PaymentDecision};
 use serde_json::json;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-use super::{PaymentStatus, decision::Bench};
-use crate::{
-    registrations::{Notice, RegistrationStatus, audit, enrollment},
-    runtime::{Delivery, Failure, FollowUp, Handler},
-};
+use super::decision_state::{DecideMemo, DecidedPayment, DecisionOutcome, DecisionState};
+use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
 /// Settles `payment.decide.v1`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecidePaymentHandler;
-
-/// What the client is told.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DecidedPayment {
-    /// The payment.
-    pub payment_id: Uuid,
-    /// `approved` or `rejected`.
-    pub status: PaymentStatus,
-    /// What was paid for.
-    pub registration_id: Uuid,
-    /// Where that stands now.
-    pub registration_status: RegistrationStatus,
-    /// Approved so far.
-    pub amount_paid: Decimal,
-    /// In all.
-    pub amount_due: Decimal,
-    /// The enrollment, where this confirmed the seat.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enrollment_id: Option<Uuid>,
-    /// The money bought no seat: the student may have it back.
-    pub refund_offered: bool,
-}
-
-/// Whom to tell, and of what.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DecideMemo {
-    /// The payer.
-    pub notice: Option<Notice>,
-    /// The bank's reference, as typed.
-    pub transaction_id: String,
-    /// Gross.
-    pub amount: Decimal,
-    /// Whether this confirmed the seat.
-    pub newly_confirmed: bool,
-}
-
-type DecisionOutcome = Outcome<DecidedPayment, DecideMemo>;
 
 impl Handler for DecidePaymentHandler {
     type Command = DecidePayment;
@@ -66,19 +20,14 @@ impl Handler for DecidePaymentHandler {
     async fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<DecidePayment>],
+        deliveries: &[Delivery<DecidePayment>],
     ) -> Result<Vec<DecisionOutcome>, Failure> {
-        let payment_ids: Vec<Uuid> = batch.iter().map(|d| d.command.payment_id).collect();
-        let mut bench = Bench::lock(tx, &payment_ids).await?;
-        let mut outcomes: Vec<DecisionOutcome> = batch.iter().map(|delivery| bench.settle(delivery)).collect();
-        bench.payments.save(tx).await?;
-        bench.registrations.save(tx).await?;
-        bench.seats.save(tx).await?;
-        let enrollments = enrollment::enroll(tx, &bench.confirmed).await?;
-        audit::record(tx, &bench.entries).await?;
+        let mut state = DecisionState::load(tx, deliveries).await?;
+        let mut outcomes: Vec<DecisionOutcome> = deliveries.iter().map(|delivery| state.decide(delivery)).collect();
+        let enrollment_ids = state.save(tx).await?;
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.memo.newly_confirmed) {
             if let contracts::Verdict::Succeeded(result) = &mut outcome.verdict {
-                result.enrollment_id = enrollments.get(&result.registration_id).copied();
+                result.enrollment_id = enrollment_ids.get(&result.registration_id).copied();
             }
         }
         Ok(outcomes)

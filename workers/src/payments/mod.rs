@@ -1,10 +1,11 @@
-//! The payments pool: what students say they have paid, what the accountants make of it, and the end of holds, which
-//! stays behind the payments that beat it. Locks are taken in the order batch, registration, payment, each by id.
+//! The pool `payments`: submitted payments, the accountants' decisions, and the end of holds, which is settled after the
+//! payments that were accepted before it. Locks are taken in the order course batch, registration, payment, each by id.
 
 pub mod decide_payment;
-pub mod decision;
+pub mod decision_state;
 pub mod expire_hold;
 pub mod payment;
+pub mod payment_state;
 pub mod submit_payment;
 
 pub use decide_payment::DecidePaymentHandler;

@@ -1,4 +1,5 @@
-//! Some payments, locked after their batches and registrations: read once, decided in memory, written once.
+//! Locked payments: read once, decided in memory, written once. They are locked after their course batches and
+//! registrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,22 +17,22 @@ use crate::runtime::Failure;
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum PaymentStatus {
-    /// With the accountants.
+    /// An accountant has to decide.
     Submitted,
     /// The money has arrived.
     Approved,
-    /// It has not, or not as claimed.
+    /// The money has not arrived, or not as claimed.
     Rejected,
-    /// One accountant asked for a refund.
+    /// One accountant has requested a refund.
     RefundPending,
-    /// Another paid it back.
+    /// Another accountant has paid it back.
     Refunded,
-    /// Withdrawn.
+    /// Withdrawn by the student.
     Cancelled,
 }
 
 impl PaymentStatus {
-    /// The name in the database and in results.
+    /// Returns the name in the database and in results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
@@ -44,14 +45,14 @@ impl PaymentStatus {
     }
 }
 
-/// One payment.
+/// A payment.
 #[derive(Clone, Debug)]
 pub struct Payment {
     /// `payments.id`.
     pub id: Uuid,
-    /// What was paid for.
+    /// `student_registrations.id` of what was paid for.
     pub registration_id: Uuid,
-    /// Who paid.
+    /// `users.id` of the payer.
     pub student_id: Uuid,
     /// The bank's reference, as typed.
     pub transaction_id: String,
@@ -59,19 +60,19 @@ pub struct Payment {
     pub amount: Decimal,
     /// ISO 4217.
     pub currency: String,
-    /// Where it stands.
+    /// Its status.
     pub status: PaymentStatus,
-    /// Who decided.
+    /// `users.id` of the accountant who decided.
     pub reviewed_by: Option<Uuid>,
-    /// When.
+    /// The time of the decision.
     pub reviewed_at: Option<DateTime<Utc>>,
-    /// Why it was rejected, in a word.
+    /// The reason of a rejection, as a code.
     pub rejection_code: Option<String>,
-    /// For the file.
+    /// The accountant's note.
     pub note: Option<String>,
 }
 
-/// Some payments, locked until the transaction ends.
+/// Payments that are locked until the transaction ends.
 #[derive(Debug, Default)]
 pub struct Payments {
     rows: BTreeMap<Uuid, Payment>,
@@ -79,7 +80,7 @@ pub struct Payments {
 }
 
 impl Payment {
-    /// What an audit row says of it.
+    /// Returns what an audit row records of it.
     pub fn snapshot(&self) -> Value {
         json!({
             "status": self.status,
@@ -91,7 +92,8 @@ impl Payment {
 }
 
 impl Payments {
-    /// The registrations of these payments; a payment never changes its registration, so they can be looked up first.
+    /// Returns the registrations of these payments. A payment never changes its registration, so they can be looked up
+    /// first.
     ///
     /// # Errors
     /// The database's.
@@ -122,12 +124,12 @@ impl Payments {
         Ok(Self { rows: rows.into_iter().map(|row| (row.id, row)).collect(), changed: BTreeSet::new() })
     }
 
-    /// A payment, if it exists.
+    /// Returns a payment, if it exists.
     pub fn get(&self, id: Uuid) -> Option<&Payment> {
         self.rows.get(&id)
     }
 
-    /// A payment that is about to be changed.
+    /// Returns a payment to change, which [`Self::save`] will write.
     pub fn change(&mut self, id: Uuid) -> Option<&mut Payment> {
         let row = self.rows.get_mut(&id)?;
         self.changed.insert(id);

@@ -1,5 +1,5 @@
-//! What a registration becomes when it is let in: its place, its price as of now, the end of its hold; and the rows that
-//! come of a whole batch of them.
+//! Admitted registrations: the place of each, its price as of now and the end of its hold, and the one statement that
+//! inserts their rows.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,38 @@ use contracts::{
     messages::{Registrant, SubmitRegistration},
 };
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Notice, Place, RegistrationStatus, Seats,
-    registrants::{Account, Registrants},
-    seats::BatchSeats,
-    submit_registration::SubmittedRegistration,
-};
+use super::{Notice, Place, RegistrationStatus, Seats, registrants::Account, seats::CourseBatchSeats};
 use crate::runtime::{Delivery, Failure};
 
-/// One registration that is let in.
+/// The result that the client gets. A visitor whose address is registered already gets the same as a new one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubmittedRegistration {
+    /// `student_registrations.id`.
+    pub registration_id: Uuid,
+    /// The number that people quote.
+    pub request_no: String,
+    /// The course batch.
+    pub batch_id: Uuid,
+    /// `seat_held`, `waitlisted` or `under_review`.
+    pub status: RegistrationStatus,
+    /// Gross: fee less discount, plus tax.
+    pub amount_due: Decimal,
+    /// ISO 4217.
+    pub currency: String,
+    /// The end of the hold, while a seat is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_expires_at: Option<DateTime<Utc>>,
+    /// Registrations that wait, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waitlist_position: Option<i32>,
+}
+
+/// An admitted registration.
 #[derive(Clone, Debug)]
 pub struct Admission {
     id: Uuid,
@@ -41,7 +60,8 @@ pub struct Admission {
     operation_id: Uuid,
 }
 
-/// Everybody of a batch who is let in, the links that they need, and the decoys of those who were in already.
+/// The admitted registrations of one transaction, the magic links that they need, and the decoys of visitors who were
+/// registered already.
 #[derive(Debug, Default)]
 pub struct Admissions {
     rows: Vec<Admission>,
@@ -49,22 +69,16 @@ pub struct Admissions {
     links: HashMap<Uuid, (Uuid, Option<DateTime<Utc>>)>,
 }
 
-/// The active registrations of a batch's registrants, by student and course batch: of before, and of this batch so far.
-#[derive(Debug, Default)]
-pub struct Existing {
-    notices: HashMap<(Uuid, Uuid), Notice>,
-}
-
 impl Admission {
-    /// Takes a place, if there is one.
+    /// Takes a place in the course batch; `None` where it is full.
     pub fn new(
         seats: &mut Seats,
-        batch: &BatchSeats,
+        course_batch: &CourseBatchSeats,
         account: &Account,
         delivery: &Delivery<SubmitRegistration>,
     ) -> Option<Self> {
         let provisional = matches!(delivery.command.registrant, Registrant::Visitor { .. });
-        let place = (!batch.requires_review).then(|| seats.take(batch.id));
+        let place = (!course_batch.requires_review).then(|| seats.take(course_batch.id));
         if place == Some(Place::Full) {
             return None;
         }
@@ -74,26 +88,28 @@ impl Admission {
             student_id: account.id,
             answers,
             operation_id: delivery.id,
-            ..Self::at(batch, place, provisional)
+            ..Self::at(course_batch, place, provisional)
         })
     }
 
-    /// What a new visitor would be told: nothing is taken and nothing is kept. Where even the waitlist is full, a new
-    /// visitor would be refused, but an owner who asks twice must not be, so the answer is the waitlist's end.
-    pub fn decoy(batch: &BatchSeats) -> Self {
-        let place = match batch.next_place() {
-            Place::Full => Place::Waitlist { seq: batch.next_waitlist_seq, position: batch.waitlist_taken },
+    /// The admission that a new visitor would get; it takes no place and is not stored. Where even the waitlist is full, a
+    /// new visitor would be refused, but a registered one who asks again must not be, so this is the waitlist's end.
+    pub fn decoy(course_batch: &CourseBatchSeats) -> Self {
+        let place = match course_batch.next_place() {
+            Place::Full => {
+                Place::Waitlist { seq: course_batch.next_waitlist_seq, position: course_batch.waitlist_taken }
+            }
             place => place,
         };
-        Self::at(batch, (!batch.requires_review).then_some(place), true)
+        Self::at(course_batch, (!course_batch.requires_review).then_some(place), true)
     }
 
-    /// What the client is told; the number is filled in later.
-    pub fn result(&self, batch: &BatchSeats) -> SubmittedRegistration {
+    /// Returns the result for the client; the request number is filled in later.
+    pub fn result(&self, course_batch: &CourseBatchSeats) -> SubmittedRegistration {
         SubmittedRegistration {
             registration_id: self.id,
             request_no: String::new(),
-            batch_id: batch.id,
+            batch_id: course_batch.id,
             status: self.status,
             amount_due: self.fee + self.tax,
             currency: self.currency.clone(),
@@ -102,8 +118,8 @@ impl Admission {
         }
     }
 
-    /// What a message about it has to say; the number is filled in later.
-    pub fn notice(&self, batch: &BatchSeats, account: &Account) -> Notice {
+    /// Returns the notice of the admission; the request number is filled in later.
+    pub fn notice(&self, course_batch: &CourseBatchSeats, account: &Account) -> Notice {
         Notice {
             user_id: account.id,
             email: account.email.clone(),
@@ -112,8 +128,8 @@ impl Admission {
             registration_id: self.id,
             request_no: String::new(),
             status: self.status,
-            course: batch.course.clone(),
-            batch: batch.name.clone(),
+            course: course_batch.course.clone(),
+            course_batch: course_batch.name.clone(),
             amount_due: self.fee + self.tax,
             currency: self.currency.clone(),
             deposit: self.deposit,
@@ -123,9 +139,9 @@ impl Admission {
         }
     }
 
-    fn at(batch: &BatchSeats, place: Option<Place>, provisional: bool) -> Self {
-        let tax = batch.tax();
-        let hold_end = if provisional { batch.confirm_end() } else { batch.hold_end() };
+    fn at(course_batch: &CourseBatchSeats, place: Option<Place>, provisional: bool) -> Self {
+        let tax = course_batch.tax();
+        let hold_end = if provisional { course_batch.confirm_end() } else { course_batch.hold_end() };
         let (status, hold_expires_at, waitlist) = match place {
             None => (RegistrationStatus::UnderReview, None, None),
             Some(Place::Waitlist { seq, position }) => (RegistrationStatus::Waitlisted, None, Some((seq, position))),
@@ -134,14 +150,14 @@ impl Admission {
         Self {
             id: ids::new_id(),
             student_id: Uuid::nil(),
-            batch_id: batch.id,
+            batch_id: course_batch.id,
             status,
             provisional,
-            fee: batch.fee,
-            tax_rate: batch.tax_rate,
+            fee: course_batch.fee,
+            tax_rate: course_batch.tax_rate,
             tax,
-            deposit: batch.deposit.map(|deposit| deposit.min(batch.fee + tax)),
-            currency: batch.currency.clone(),
+            deposit: course_batch.deposit.map(|deposit| deposit.min(course_batch.fee + tax)),
+            currency: course_batch.currency.clone(),
             hold_expires_at,
             waitlist_seq: waitlist.map(|(seq, _)| seq),
             position: waitlist.map(|(_, position)| position),
@@ -152,7 +168,7 @@ impl Admission {
 }
 
 impl Admissions {
-    /// Adds one. A visitor gets a link, unless the account is one that a mailed link must not open.
+    /// Adds an admission. A visitor gets a magic link, unless the account is one that a mailed link must not open.
     pub fn add(&mut self, admission: Admission, account: &Account) {
         if admission.provisional && account.may_register {
             self.links.insert(admission.id, (account.id, admission.hold_expires_at));
@@ -160,7 +176,7 @@ impl Admissions {
         self.rows.push(admission);
     }
 
-    /// Adds a visitor who is in already, with a fresh link for the owner of the mailbox.
+    /// Adds the decoy of a visitor who is registered already, with a fresh link for the owner of the mailbox.
     pub fn repeat(&mut self, decoy: Admission, account: &Account, notice: &Notice) {
         if account.may_register {
             self.links.entry(notice.registration_id).or_insert((account.id, notice.deadline));
@@ -168,13 +184,13 @@ impl Admissions {
         self.decoys.push(decoy.id);
     }
 
-    /// The links to make: student, registration, end of the hold.
+    /// Returns the links to create: student, registration, end of the hold.
     pub fn links(&self) -> impl Iterator<Item = (Uuid, Uuid, Option<DateTime<Utc>>)> {
         self.links.iter().map(|(registration_id, (student_id, end))| (*student_id, *registration_id, *end))
     }
 
-    /// Writes the rows; returns the numbers of rows and decoys, by registration. A decoy uses up a number, so that
-    /// a visitor cannot tell it from a row.
+    /// Inserts the rows; returns the request numbers of rows and decoys, by registration. A decoy uses up a number, so
+    /// that a visitor cannot tell it from a row.
     ///
     /// # Errors
     /// The database's.
@@ -232,83 +248,5 @@ impl Admissions {
         .fetch_all(tx)
         .await?;
         Ok(inserted.into_iter().map(|row| (row.id, row.request_no)).collect())
-    }
-}
-
-impl Existing {
-    /// Looks up the active registrations of these registrants in these course batches. The batches are locked, so no
-    /// other can appear before the transaction ends.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn find(
-        tx: &mut PgConnection,
-        batch: &[Delivery<SubmitRegistration>],
-        registrants: &Registrants,
-    ) -> Result<Self, Failure> {
-        let account = |delivery: &Delivery<SubmitRegistration>| match &delivery.command.registrant {
-            Registrant::Student { student_id } => registrants.student(*student_id).map(|account| account.id),
-            Registrant::Visitor { email, .. } => registrants.of_email(email).map(|account| account.id),
-        };
-        let (students, batches): (Vec<Uuid>, Vec<Uuid>) =
-            batch.iter().filter_map(|delivery| Some((account(delivery)?, delivery.command.batch_id))).unzip();
-        if students.is_empty() {
-            return Ok(Self::default());
-        }
-        let rows = sqlx::query!(
-            r#"
-            SELECT r.id, r.student_id, r.batch_id, r.request_no, r.status AS "status: RegistrationStatus",
-                   r.amount_due, r.currency, r.deposit, r.hold_expires_at,
-                   c.title AS course, b.name AS batch, u.email::text AS "email!",
-                   COALESCE(p.full_name, u.email::text) AS "name!", COALESCE(p.locale, 'en') AS "locale!"
-            FROM (SELECT DISTINCT * FROM UNNEST($1::uuid[], $2::uuid[])) AS asked (student_id, batch_id)
-            CROSS JOIN LATERAL (
-                SELECT *
-                FROM student_registrations r
-                WHERE r.student_id = asked.student_id AND r.batch_id = asked.batch_id
-                  AND r.phase IN ('submitted', 'under_review', 'held', 'waitlisted', 'confirmed')
-                OFFSET 0  -- by its own index for each, whatever the statistics say
-            ) r
-            JOIN batches b            ON b.id = r.batch_id
-            JOIN courses c            ON c.id = b.course_id
-            JOIN users u              ON u.id = r.student_id
-            LEFT JOIN user_profiles p ON p.user_id = r.student_id
-            "#,
-            &students,
-            &batches,
-        )
-        .fetch_all(tx)
-        .await?;
-        let notices = rows.into_iter().map(|row| {
-            let notice = Notice {
-                user_id: row.student_id,
-                email: row.email,
-                name: row.name,
-                locale: row.locale,
-                registration_id: row.id,
-                request_no: row.request_no,
-                status: row.status,
-                course: row.course,
-                batch: row.batch,
-                amount_due: row.amount_due,
-                currency: row.currency,
-                deposit: row.deposit,
-                deadline: row.hold_expires_at.filter(|_| row.status == RegistrationStatus::SeatHeld),
-                position: None,
-                token_id: None,
-            };
-            ((row.student_id, row.batch_id), notice)
-        });
-        Ok(Self { notices: notices.collect() })
-    }
-
-    /// The active registration of a student in a course batch.
-    pub fn get(&self, student_id: Uuid, batch_id: Uuid) -> Option<&Notice> {
-        self.notices.get(&(student_id, batch_id))
-    }
-
-    /// Remembers one that was let in just now.
-    pub fn insert(&mut self, student_id: Uuid, batch_id: Uuid, notice: Notice) {
-        self.notices.insert((student_id, batch_id), notice);
     }
 }

@@ -1,5 +1,7 @@
-//! `registration.cancel.v1`: a registration is given up before its confirmation, and what it held goes to the waitlist's
-//! head in the same transaction. Somebody else's registration is one that does not exist.
+//! `registration.cancel.v1`: a registration is cancelled before its confirmation, and its seat goes to the waitlist's head
+//! in the same transaction. To a student, another student's registration does not exist.
+
+use std::collections::HashMap;
 
 use contracts::{
     Outcome, Principal, Problem, ProblemType, Role,
@@ -10,33 +12,35 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Notice, Registration, RegistrationStatus, Registrations, Seats,
-    audit::{self, AuditEntry},
+use super::{Notice, Registration, RegistrationStatus, Registrations, Seats};
+use crate::{
+    audit::{self, Actor, AuditEntry},
+    runtime::{Delivery, Failure, FollowUp, Handler},
 };
-use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 
 /// Settles `registration.cancel.v1`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CancelRegistrationHandler;
 
-/// What the client is told.
+/// The result that the client gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CancelledRegistration {
-    /// The registration.
+    /// `student_registrations.id`.
     pub registration_id: Uuid,
-    /// Where it stands: `cancelled`.
+    /// Its status: `cancelled`.
     pub status: RegistrationStatus,
 }
 
-/// Whom to tell.
+/// The part of the outcome that only the follow-ups need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CancelMemo {
-    /// The student whose registration it was.
+    /// The notice of the student who cancelled.
     pub notice: Option<Notice>,
-    /// Who came off the waitlist.
+    /// The notices of those promoted from the waitlist.
     pub promoted: Vec<Notice>,
 }
+
+type CancelOutcome = Outcome<CancelledRegistration, CancelMemo>;
 
 impl Handler for CancelRegistrationHandler {
     type Command = CancelRegistration;
@@ -46,34 +50,23 @@ impl Handler for CancelRegistrationHandler {
     async fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<CancelRegistration>],
-    ) -> Result<Vec<Outcome<CancelledRegistration, CancelMemo>>, Failure> {
-        let ids: Vec<Uuid> = batch.iter().map(|d| d.command.registration_id).collect();
-        let mut seats = Seats::lock_of_registrations(tx, &ids).await?;
-        let mut registrations = Registrations::lock(tx, ids).await?;
-        let mut entries = Vec::new();
-        let mut outcomes: Vec<_> =
-            batch.iter().map(|delivery| cancel(&mut seats, &mut registrations, &mut entries, delivery)).collect();
-        registrations.save(tx).await?;
-        let mut promoted = seats.promote(tx).await?;
-        seats.save(tx).await?;
-        audit::record(tx, &entries).await?;
-        for (delivery, outcome) in batch.iter().zip(&mut outcomes) {
+        deliveries: &[Delivery<CancelRegistration>],
+    ) -> Result<Vec<CancelOutcome>, Failure> {
+        let mut state = CancellationState::load(tx, deliveries).await?;
+        let mut outcomes: Vec<CancelOutcome> = deliveries.iter().map(|delivery| state.decide(delivery)).collect();
+        let mut promoted = state.save(tx).await?;
+        for (delivery, outcome) in deliveries.iter().zip(&mut outcomes) {
             outcome.memo.promoted = promoted.remove(&delivery.id).unwrap_or_default();
         }
         Ok(outcomes)
     }
 
-    fn follow_ups(
-        &self,
-        delivery: &Delivery<CancelRegistration>,
-        outcome: &Outcome<CancelledRegistration, CancelMemo>,
-    ) -> Vec<FollowUp> {
+    fn follow_ups(&self, delivery: &Delivery<CancelRegistration>, outcome: &CancelOutcome) -> Vec<FollowUp> {
         let mut follow_ups: Vec<FollowUp> = outcome.memo.promoted.iter().flat_map(Notice::promoted).collect();
         if let Some(notice) = &outcome.memo.notice {
             let id = notice.registration_id;
             let extra = json!({ "reason": delivery.command.reason });
-            let body = format!("Your registration for {}, {} is cancelled.", notice.course, notice.batch);
+            let body = format!("Your registration for {}, {} is cancelled.", notice.course, notice.course_batch);
             follow_ups.push(notice.mail(
                 EmailTemplate::RegistrationCancelled,
                 format!("registration_cancelled:{id}"),
@@ -90,36 +83,58 @@ impl Handler for CancelRegistrationHandler {
     }
 }
 
-fn cancel(
-    seats: &mut Seats,
-    registrations: &mut Registrations,
-    entries: &mut Vec<AuditEntry>,
-    delivery: &Delivery<CancelRegistration>,
-) -> Outcome<CancelledRegistration, CancelMemo> {
-    let id = delivery.command.registration_id;
-    let Some(before) = registrations.get(id).filter(|r| may_cancel(delivery.principal, r)).cloned() else {
-        return Outcome::rejected(ProblemType::RegistrationNotFound);
-    };
-    if let Some(why) = refusal(before.status) {
-        let problem =
-            Problem::new(ProblemType::AlreadyDecided).detail(why).member("registration_status", before.status.name());
-        return Outcome::rejected(problem);
+/// All that is known while deliveries are decided in order.
+struct CancellationState {
+    seats: Seats,
+    registrations: Registrations,
+    audit_entries: Vec<AuditEntry>,
+}
+
+impl CancellationState {
+    async fn load(tx: &mut PgConnection, deliveries: &[Delivery<CancelRegistration>]) -> Result<Self, Failure> {
+        let ids: Vec<Uuid> = deliveries.iter().map(|d| d.command.registration_id).collect();
+        let seats = Seats::lock_of_registrations(tx, &ids).await?;
+        let registrations = Registrations::lock(tx, ids).await?;
+        Ok(Self { seats, registrations, audit_entries: Vec::new() })
     }
-    seats.give_back(before.batch_id, before.status, delivery.id);
-    let registration = registrations.change(id).expect("it was found above");
-    registration.status = RegistrationStatus::Cancelled;
-    registration.reason.clone_from(&delivery.command.reason);
-    entries.push(AuditEntry {
-        principal: delivery.principal,
-        action: "registration.cancel",
-        entity_type: "registration",
-        entity_id: id,
-        before: before.snapshot(),
-        after: registration.snapshot(),
-        operation_id: delivery.id,
-    });
-    let memo = CancelMemo { notice: Some(registration.notice()), promoted: Vec::new() };
-    Outcome::succeeded(CancelledRegistration { registration_id: id, status: registration.status }).memo(memo)
+
+    fn decide(&mut self, delivery: &Delivery<CancelRegistration>) -> CancelOutcome {
+        let id = delivery.command.registration_id;
+        let Some(before) = self.registrations.get(id).filter(|r| may_cancel(delivery.principal, r)).cloned() else {
+            return Outcome::rejected(ProblemType::RegistrationNotFound);
+        };
+        if let Some(reason) = rejection_reason(before.status) {
+            let problem = Problem::new(ProblemType::AlreadyDecided)
+                .detail(reason)
+                .member("registration_status", before.status.name());
+            return Outcome::rejected(problem);
+        }
+        self.seats.give_back(before.batch_id, before.status, delivery.id);
+        let registration = self.registrations.change(id).expect("it was found above");
+        registration.status = RegistrationStatus::Cancelled;
+        registration.reason.clone_from(&delivery.command.reason);
+        self.audit_entries.push(AuditEntry {
+            actor: Actor::Principal(delivery.principal),
+            action: "registration.cancel",
+            entity_type: "registration",
+            entity_id: id,
+            before: Some(before.snapshot()),
+            after: Some(registration.snapshot()),
+            operation_id: Some(delivery.id),
+        });
+        let memo = CancelMemo { notice: Some(registration.notice()), promoted: Vec::new() };
+        Outcome::succeeded(CancelledRegistration { registration_id: id, status: registration.status }).memo(memo)
+    }
+
+    /// Writes what changed; returns the notices of the promoted, by the operation that freed their course batch's first
+    /// place.
+    async fn save(&mut self, tx: &mut PgConnection) -> Result<HashMap<Uuid, Vec<Notice>>, Failure> {
+        self.registrations.save(tx).await?;
+        let promoted = self.seats.promote(tx).await?;
+        self.seats.save(tx).await?;
+        audit::record(tx, &self.audit_entries).await?;
+        Ok(promoted)
+    }
 }
 
 fn may_cancel(principal: Principal, registration: &Registration) -> bool {
@@ -130,7 +145,7 @@ fn may_cancel(principal: Principal, registration: &Registration) -> bool {
     }
 }
 
-const fn refusal(status: RegistrationStatus) -> Option<&'static str> {
+const fn rejection_reason(status: RegistrationStatus) -> Option<&'static str> {
     match status {
         RegistrationStatus::Confirmed => Some("The seat is confirmed; ask the institute to withdraw you."),
         RegistrationStatus::Expired => Some("The hold has ended; there is nothing left to cancel."),

@@ -1,5 +1,5 @@
-//! `registration.confirm.v1`: whoever opens the mailed link owns the mailbox, so a visitor's provisional hold becomes a
-//! real one, once. Only the registration's own student can confirm it.
+//! `registration.confirm.v1`: opening the mailed link proves that the visitor owns the mailbox, so the provisional hold
+//! becomes a real one, once. Only the registration's own student can confirm it.
 
 use chrono::{DateTime, Utc};
 use contracts::{Outcome, Problem, ProblemType, messages::ConfirmRegistration};
@@ -14,20 +14,22 @@ use crate::runtime::{Delivery, Failure, FollowUp, Handler};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConfirmRegistrationHandler;
 
-/// What the client is told: where the registration stands.
+/// The result that the client gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConfirmedRegistration {
-    /// The registration.
+    /// `student_registrations.id`.
     pub registration_id: Uuid,
-    /// Where it stands.
+    /// Its status now.
     pub status: RegistrationStatus,
-    /// Until when a payment has to be submitted, while a seat is held.
+    /// The end of the hold, while a seat is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_expires_at: Option<DateTime<Utc>>,
 }
 
-/// Whom to tell, where it was confirmed just now.
+/// The part of the outcome that only the follow-ups need: the student's notice, where this confirmed the registration.
 pub type ConfirmMemo = Option<Notice>;
+
+type ConfirmOutcome = Outcome<ConfirmedRegistration, ConfirmMemo>;
 
 impl Handler for ConfirmRegistrationHandler {
     type Command = ConfirmRegistration;
@@ -37,32 +39,17 @@ impl Handler for ConfirmRegistrationHandler {
     async fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<ConfirmRegistration>],
-    ) -> Result<Vec<Outcome<ConfirmedRegistration, ConfirmMemo>>, Failure> {
-        let mut registrations = Registrations::lock(tx, batch.iter().map(|d| d.command.registration_id)).await?;
-        let mut verified = Vec::new();
-        let outcomes = batch
-            .iter()
-            .map(|delivery| {
-                let outcome = confirm(&mut registrations, delivery);
-                if outcome.memo.is_some() {
-                    verified.push(delivery.command.student_id);
-                }
-                outcome
-            })
-            .collect();
-        registrations.save(tx).await?;
-        verify_mailboxes(tx, &verified).await?;
+        deliveries: &[Delivery<ConfirmRegistration>],
+    ) -> Result<Vec<ConfirmOutcome>, Failure> {
+        let mut state = ConfirmationState::load(tx, deliveries).await?;
+        let outcomes = deliveries.iter().map(|delivery| state.decide(delivery)).collect();
+        state.save(tx).await?;
         Ok(outcomes)
     }
 
-    fn follow_ups(
-        &self,
-        _: &Delivery<ConfirmRegistration>,
-        outcome: &Outcome<ConfirmedRegistration, ConfirmMemo>,
-    ) -> Vec<FollowUp> {
+    fn follow_ups(&self, _: &Delivery<ConfirmRegistration>, outcome: &ConfirmOutcome) -> Vec<FollowUp> {
         let Some(notice) = &outcome.memo else { return Vec::new() };
-        let place = format!("{}, {}", notice.course, notice.batch);
+        let place = format!("{}, {}", notice.course, notice.course_batch);
         let body = match notice.deadline {
             Some(end) => format!("Your seat in {place} is held until {}.", end.format("%Y-%m-%d %H:%M UTC")),
             None => format!("Your registration for {place} is confirmed by mail."),
@@ -72,35 +59,56 @@ impl Handler for ConfirmRegistrationHandler {
     }
 }
 
-/// A link that was opened before the hold's end is in time, however late it is settled.
-fn confirm(
-    registrations: &mut Registrations,
-    delivery: &Delivery<ConfirmRegistration>,
-) -> Outcome<ConfirmedRegistration, ConfirmMemo> {
-    let id = delivery.command.registration_id;
-    let Some(registration) = registrations.get(id).filter(|r| r.student_id == delivery.command.student_id) else {
-        return Outcome::rejected(ProblemType::RegistrationNotFound);
-    };
-    match registration.status {
-        RegistrationStatus::Expired => return Outcome::rejected(ProblemType::HoldExpired),
-        RegistrationStatus::Cancelled | RegistrationStatus::Rejected => {
-            let problem =
-                Problem::new(ProblemType::AlreadyDecided).member("registration_status", registration.status.name());
-            return Outcome::rejected(problem);
-        }
-        _ if !registration.provisional => return Outcome::succeeded(result(registration)),
-        RegistrationStatus::SeatHeld if registration.hold_expires_at.is_some_and(|end| delivery.accepted_at > end) => {
-            return Outcome::rejected(ProblemType::HoldExpired);
-        }
-        _ => {}
+/// All that is known while deliveries are decided in order.
+struct ConfirmationState {
+    registrations: Registrations,
+    /// The students whose mailboxes were verified just now.
+    verified: Vec<Uuid>,
+}
+
+impl ConfirmationState {
+    async fn load(tx: &mut PgConnection, deliveries: &[Delivery<ConfirmRegistration>]) -> Result<Self, Failure> {
+        let registrations = Registrations::lock(tx, deliveries.iter().map(|d| d.command.registration_id)).await?;
+        Ok(Self { registrations, verified: Vec::new() })
     }
-    let registration = registrations.change(id).expect("it was found above");
-    registration.provisional = false;
-    registration.confirmed_by_mail_at = Some(registration.now);
-    if registration.status == RegistrationStatus::SeatHeld {
-        registration.hold_expires_at = registration.hold_expires_at.max(Some(registration.hold_end()));
+
+    /// Confirms a registration, or rejects it. A link that was opened before the end of the hold is in time, however late
+    /// it is settled.
+    fn decide(&mut self, delivery: &Delivery<ConfirmRegistration>) -> ConfirmOutcome {
+        let id = delivery.command.registration_id;
+        let Some(registration) = self.registrations.get(id).filter(|r| r.student_id == delivery.command.student_id)
+        else {
+            return Outcome::rejected(ProblemType::RegistrationNotFound);
+        };
+        match registration.status {
+            RegistrationStatus::Expired => return Outcome::rejected(ProblemType::HoldExpired),
+            RegistrationStatus::Cancelled | RegistrationStatus::Rejected => {
+                let problem =
+                    Problem::new(ProblemType::AlreadyDecided).member("registration_status", registration.status.name());
+                return Outcome::rejected(problem);
+            }
+            _ if !registration.provisional => return Outcome::succeeded(result(registration)),
+            RegistrationStatus::SeatHeld
+                if registration.hold_expires_at.is_some_and(|end| delivery.accepted_at > end) =>
+            {
+                return Outcome::rejected(ProblemType::HoldExpired);
+            }
+            _ => {}
+        }
+        let registration = self.registrations.change(id).expect("it was found above");
+        registration.provisional = false;
+        registration.confirmed_by_mail_at = Some(registration.now);
+        if registration.status == RegistrationStatus::SeatHeld {
+            registration.hold_expires_at = registration.hold_expires_at.max(Some(registration.hold_end()));
+        }
+        self.verified.push(registration.student_id);
+        Outcome::succeeded(result(registration)).memo(Some(registration.notice()))
     }
-    Outcome::succeeded(result(registration)).memo(Some(registration.notice()))
+
+    async fn save(&self, tx: &mut PgConnection) -> Result<(), Failure> {
+        self.registrations.save(tx).await?;
+        verify_mailboxes(tx, &self.verified).await
+    }
 }
 
 fn result(registration: &Registration) -> ConfirmedRegistration {
@@ -111,7 +119,7 @@ fn result(registration: &Registration) -> ConfirmedRegistration {
     }
 }
 
-/// An invited student becomes an active one; nobody else's standing changes.
+/// Marks the mailboxes as verified; an invited student becomes active, any other status stays.
 async fn verify_mailboxes(tx: &mut PgConnection, student_ids: &[Uuid]) -> Result<(), Failure> {
     if student_ids.is_empty() {
         return Ok(());

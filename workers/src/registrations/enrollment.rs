@@ -1,4 +1,4 @@
-//! A confirmed registration becomes an enrollment: one row per student and batch for ever, revived where there was one.
+//! Enrollments of confirmed registrations: one row per student and course batch for ever, revived where there was one.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use super::Registration;
 use crate::runtime::Failure;
 
 /// Enrolls the students of these registrations, each on behalf of an operation; returns the enrollments' ids by
-/// registration. At most one registration of a student and batch may be among them, which their active unique index grants.
+/// registration. There is at most one registration per student and course batch among them, as the unique index on active
+/// registrations guarantees.
 ///
 /// # Errors
 /// The database's.

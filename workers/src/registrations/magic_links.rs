@@ -1,5 +1,5 @@
-//! Rows for mailed links that sign a student in and confirm a registration. Only the id exists before the mail is
-//! rendered; no queue and no table ever holds the secret.
+//! Rows in `user_tokens` for mailed links that sign a student in and confirm a registration. The secret is computed from
+//! the row's id when the mail is rendered; no queue and no table ever holds it.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::runtime::Failure;
 
-/// Makes a link for each `(student, registration, end of the hold)`, valid until that end but at least for 24 hours, and
-/// returns their ids by registration.
+/// Creates a link for each `(student, registration, end of the hold)`, valid until that end but at least for 24 hours;
+/// returns their token ids by registration.
 ///
 /// # Errors
 /// The database's.

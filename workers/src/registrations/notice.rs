@@ -1,5 +1,5 @@
-//! What a mail or a notification about a registration has to say. It is read in the settling transaction and stored in
-//! the outcome's memo, so that the same messages can be computed from it again.
+//! The content of mails and notifications about a registration. It is read in the settling transaction and stored in the
+//! outcome's memo, so that the same messages can be computed from it again.
 
 use chrono::{DateTime, Utc};
 use contracts::{
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::RegistrationStatus;
 use crate::runtime::FollowUp;
 
-/// Whom to tell, and about which registration.
+/// The recipient of a message, and the registration that it is about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
-    /// The student.
+    /// `users.id` of the student.
     pub user_id: Uuid,
     /// The student's address.
     pub email: String,
@@ -24,25 +24,26 @@ pub struct Notice {
     pub name: String,
     /// BCP 47.
     pub locale: String,
-    /// The registration.
+    /// `student_registrations.id`.
     pub registration_id: Uuid,
     /// The number that people quote.
     pub request_no: String,
-    /// Where it stands now.
+    /// The registration's status now.
     pub status: RegistrationStatus,
     /// The course's title.
     pub course: String,
-    /// The batch's name.
-    pub batch: String,
-    /// In all.
+    /// The name of the course batch; stored as `batch`.
+    #[serde(rename = "batch")]
+    pub course_batch: String,
+    /// The price in all.
     pub amount_due: Decimal,
     /// ISO 4217.
     pub currency: String,
-    /// What confirms the seat, where that is less than everything.
+    /// The sum that confirms the seat, where that is less than everything.
     pub deposit: Option<Decimal>,
     /// The end of the hold, while a seat is held.
     pub deadline: Option<DateTime<Utc>>,
-    /// How many waited when the place on the waitlist was taken, this one included.
+    /// Registrations that waited when the place on the waitlist was taken, this one included.
     pub position: Option<i32>,
     /// `user_tokens.id` of a link that signs the student in.
     pub token_id: Option<Uuid>,
@@ -56,13 +57,13 @@ impl Notice {
         self
     }
 
-    /// A mail under a dedupe key; the members of `extra`, an object with other keys than ours, add to what the template
-    /// fills in.
+    /// Returns a mail under a dedupe key. The members of `extra`, an object with other keys than `MailContext`, are added
+    /// to the template's context.
     pub fn mail(&self, template: EmailTemplate, dedupe_key: String, extra: &impl Serialize) -> FollowUp {
         let context = MailContext {
             name: &self.name,
             course: &self.course,
-            batch: &self.batch,
+            course_batch: &self.course_batch,
             request_no: &self.request_no,
             registration_id: self.registration_id,
             amount_due: self.amount_due,
@@ -87,7 +88,7 @@ impl Notice {
         FollowUp::new(dedupe_key, mail)
     }
 
-    /// A line in the student's inbox in the application, under a dedupe key that begins with its type.
+    /// Returns a notification in the application, under a dedupe key that begins with its type.
     pub fn notification(&self, notification_type: &str, title: &str, body: String, subject: &str) -> FollowUp {
         let dedupe_key = format!("{notification_type}:{subject}");
         let notification = CreateNotification {
@@ -101,10 +102,10 @@ impl Notice {
         FollowUp::new(dedupe_key, notification)
     }
 
-    /// What is told to somebody who came off the waitlist.
+    /// Returns the messages to a student who was promoted from the waitlist.
     pub fn promoted(&self) -> Vec<FollowUp> {
         let id = self.registration_id;
-        let place = format!("{}, {}", self.course, self.batch);
+        let place = format!("{}, {}", self.course, self.course_batch);
         if self.status == RegistrationStatus::Confirmed {
             return self.enrolled();
         }
@@ -113,28 +114,29 @@ impl Notice {
             None => format!("A seat in {place} is held for you while your payment is looked at."),
         };
         vec![
-            self.mail(EmailTemplate::SeatOffered, format!("seat_offered:{id}"), &Nothing {}),
+            self.mail(EmailTemplate::SeatOffered, format!("seat_offered:{id}"), &NoExtra {}),
             self.notification("seat_offered", "A seat became free", body, &id.to_string()),
         ]
     }
 
-    /// What is told to somebody whose seat has become theirs.
+    /// Returns the messages to a student whose seat is confirmed.
     pub fn enrolled(&self) -> Vec<FollowUp> {
         let id = self.registration_id;
-        let body = format!("Your seat in {}, {} is confirmed.", self.course, self.batch);
+        let body = format!("Your seat in {}, {} is confirmed.", self.course, self.course_batch);
         vec![
-            self.mail(EmailTemplate::EnrollmentConfirmed, format!("enrollment_confirmed:{id}"), &Nothing {}),
+            self.mail(EmailTemplate::EnrollmentConfirmed, format!("enrollment_confirmed:{id}"), &NoExtra {}),
             self.notification("enrollment_confirmed", "You are enrolled", body, &id.to_string()),
         ]
     }
 }
 
-/// What the templates know of a registration.
+/// The template's context.
 #[derive(Serialize)]
 struct MailContext<'a, E> {
     name: &'a str,
     course: &'a str,
-    batch: &'a str,
+    #[serde(rename = "batch")]
+    course_batch: &'a str,
     request_no: &'a str,
     registration_id: Uuid,
     amount_due: Decimal,
@@ -147,13 +149,13 @@ struct MailContext<'a, E> {
     extra: &'a E,
 }
 
-/// What a client links a notification to.
+/// The registration that a client opens from a notification.
 #[derive(Serialize)]
 struct Link<'a> {
     registration_id: Uuid,
     request_no: &'a str,
 }
 
-/// Adds nothing to a mail.
+/// The `extra` of a mail that needs none.
 #[derive(Serialize)]
-pub struct Nothing {}
+pub struct NoExtra {}

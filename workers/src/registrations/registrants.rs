@@ -1,5 +1,5 @@
-//! Who asks for a seat: a signed-in student, or a visitor whose account is found by address or made. An existing account
-//! is never changed, and nothing that a visitor is told depends on whether there was one.
+//! The accounts that register: of signed-in students, and of visitors, whose account is found by address or created. An
+//! existing account is never changed, and no answer to a visitor depends on whether there was one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,22 +13,22 @@ use uuid::Uuid;
 
 use crate::runtime::{Delivery, Failure};
 
-/// An account that asks for a seat.
+/// The account of a registrant.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// `users.id`.
     pub id: Uuid,
-    /// The address.
+    /// The mail address.
     pub email: String,
-    /// The name.
+    /// The full name.
     pub name: String,
     /// BCP 47.
     pub locale: String,
-    /// Whether it is a student's and not suspended.
+    /// True where it is a student's and not suspended.
     pub may_register: bool,
 }
 
-/// The accounts of a batch of registrations: those that exist, and those that will be made.
+/// The accounts of the deliveries' registrants: those that exist, and those that [`Registrants::save`] creates.
 #[derive(Debug, Default)]
 pub struct Registrants {
     by_id: HashMap<Uuid, Account>,
@@ -44,13 +44,13 @@ struct NewAccount {
 }
 
 impl Registrants {
-    /// Looks up whoever has an account.
+    /// Looks up the existing accounts.
     ///
     /// # Errors
     /// The database's.
-    pub async fn find(tx: &mut PgConnection, batch: &[Delivery<SubmitRegistration>]) -> Result<Self, Failure> {
+    pub async fn find(tx: &mut PgConnection, deliveries: &[Delivery<SubmitRegistration>]) -> Result<Self, Failure> {
         let (mut emails, mut student_ids) = (BTreeSet::new(), BTreeSet::new());
-        for delivery in batch {
+        for delivery in deliveries {
             match &delivery.command.registrant {
                 Registrant::Visitor { email, .. } => drop(emails.insert(normalise_email(email))),
                 Registrant::Student { student_id } => drop(student_ids.insert(*student_id)),
@@ -92,12 +92,12 @@ impl Registrants {
         Ok(Self { by_id, by_email, new: BTreeMap::new() })
     }
 
-    /// The account of a signed-in student.
+    /// Returns the account of a signed-in student.
     pub fn student(&self, student_id: Uuid) -> Option<&Account> {
         self.by_id.get(&student_id)
     }
 
-    /// The account of an address: an existing one, or one that this batch makes already.
+    /// Returns the account of an address: an existing one, or one that is already planned.
     pub fn of_email(&self, email: &str) -> Option<&Account> {
         let email = normalise_email(email);
         match self.by_email.get(&email) {
@@ -106,7 +106,7 @@ impl Registrants {
         }
     }
 
-    /// The account of an address, to be made by [`Registrants::save`] where there is none.
+    /// Returns the account of an address; where there is none, plans one for [`Registrants::save`] to create.
     pub fn find_or_plan(&mut self, email: &str, full_name: &str, phone: Option<&str>, operation_id: Uuid) -> Account {
         if let Some(account) = self.of_email(email) {
             return account.clone();
@@ -124,10 +124,10 @@ impl Registrants {
         account
     }
 
-    /// Makes the planned accounts, in the order of their addresses, so that two transactions never wait for each other.
+    /// Creates the planned accounts, in the order of their addresses, so that two transactions never wait for each other.
     ///
     /// # Errors
-    /// [`Failure::Race`] where another transaction made one of them meanwhile; else the database's.
+    /// [`Failure::Race`] where another transaction created one of them meanwhile; else the database's.
     pub async fn save(&self, tx: &mut PgConnection) -> Result<(), Failure> {
         if self.new.is_empty() {
             return Ok(());

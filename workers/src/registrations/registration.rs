@@ -1,5 +1,5 @@
-//! Some registrations, locked: read once, changed in memory in the batch's order, written once. Because the rows are
-//! locked, writing every mutable column back cannot undo anybody else's change.
+//! Locked registrations: read once, changed in memory in the deliveries' order, written once. Because the rows are locked,
+//! writing every mutable column back cannot undo another transaction's change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,90 +12,90 @@ use uuid::Uuid;
 use super::{Notice, RegistrationStatus};
 use crate::runtime::Failure;
 
-/// One registration, with what a message about it has to say.
+/// A registration, with what its [`Notice`] needs.
 #[derive(Clone, Debug)]
 pub struct Registration {
     /// `student_registrations.id`.
     pub id: Uuid,
-    /// Whose it is.
+    /// `users.id` of the student.
     pub student_id: Uuid,
-    /// What for.
+    /// `batches.id` of the course batch.
     pub batch_id: Uuid,
     /// The number that people quote.
     pub request_no: String,
-    /// Where it stands.
+    /// Its status.
     pub status: RegistrationStatus,
-    /// A visitor's, whose mailed link was not opened yet.
+    /// True for a visitor's registration whose mailed link was not opened yet.
     pub provisional: bool,
-    /// In all.
+    /// The price in all.
     pub amount_due: Decimal,
-    /// Approved so far.
+    /// The sum of the approved payments.
     pub amount_paid: Decimal,
-    /// What confirms the seat, where that is less than everything.
+    /// The sum that confirms the seat, where that is less than everything.
     pub deposit: Option<Decimal>,
     /// ISO 4217.
     pub currency: String,
-    /// When the mailed link was opened.
+    /// The time when the mailed link was opened.
     pub confirmed_by_mail_at: Option<DateTime<Utc>>,
     /// The end of the last hold.
     pub hold_expires_at: Option<DateTime<Utc>>,
-    /// The place on the waitlist, also after it was left.
+    /// The number of its place on the waitlist; kept after it is left.
     pub waitlist_seq: Option<i64>,
-    /// Who let the applicant in, or not.
+    /// `users.id` of the admin who admitted or rejected the applicant.
     pub reviewed_by: Option<Uuid>,
-    /// Why it was rejected or cancelled.
+    /// The reason of a rejection or cancellation.
     pub reason: Option<String>,
-    /// How long a hold of this batch lasts.
+    /// The length of a hold in the course batch.
     pub hold_minutes: i32,
-    /// The batch's name.
+    /// The name of the course batch.
     pub batch: String,
     /// The course's title.
     pub course: String,
-    /// The student's address.
+    /// The student's mail address.
     pub email: String,
     /// The student's name.
     pub name: String,
     /// BCP 47.
     pub locale: String,
-    /// Whether the student can sign in only by a mailed link.
+    /// True where the student can sign in only by a mailed link.
     pub needs_link: bool,
     /// The database's time of this transaction.
     pub now: DateTime<Utc>,
 }
 
-/// Some registrations, locked until the transaction ends.
+/// Registrations that are locked until the transaction ends.
 #[derive(Debug, Default)]
 pub struct Registrations {
     rows: BTreeMap<Uuid, Registration>,
     changed: BTreeSet<Uuid>,
 }
 
-/// The payments of a registration that nobody has decided yet.
+/// The undecided payments of a registration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SubmittedPayments {
-    /// How many.
+    /// Their number.
     pub count: i64,
     /// Their sum.
     pub amount: Decimal,
 }
 
 impl Registration {
-    /// What confirms the seat.
+    /// Returns the sum that confirms the seat.
     pub fn threshold(&self) -> Decimal {
         self.deposit.unwrap_or(self.amount_due)
     }
 
-    /// Whether enough was paid for the seat.
+    /// Returns true where enough was paid for the seat.
     pub fn is_paid(&self) -> bool {
         self.amount_paid > Decimal::ZERO && self.amount_paid >= self.threshold()
     }
 
-    /// The end of a hold that begins now.
+    /// Returns the end of a hold that begins now.
     pub fn hold_end(&self) -> DateTime<Utc> {
         self.now + chrono::TimeDelta::minutes(self.hold_minutes.into())
     }
 
-    /// What a message about it has to say.
+    /// Returns the content of messages about it.
     pub fn notice(&self) -> Notice {
         Notice {
             user_id: self.student_id,
@@ -106,7 +106,7 @@ impl Registration {
             request_no: self.request_no.clone(),
             status: self.status,
             course: self.course.clone(),
-            batch: self.batch.clone(),
+            course_batch: self.batch.clone(),
             amount_due: self.amount_due,
             currency: self.currency.clone(),
             deposit: self.deposit,
@@ -116,7 +116,7 @@ impl Registration {
         }
     }
 
-    /// What an audit row says of it.
+    /// Returns what an audit row records of it.
     pub fn snapshot(&self) -> Value {
         json!({
             "status": self.status,
@@ -128,7 +128,7 @@ impl Registration {
 }
 
 impl Registrations {
-    /// Locks these registrations, in id order, after their batches; those that do not exist are absent.
+    /// Locks these registrations, in id order, after their course batches; those that do not exist are absent.
     ///
     /// # Errors
     /// The database's.
@@ -164,26 +164,27 @@ impl Registrations {
         Ok(Self { rows: rows.into_iter().map(|row| (row.id, row)).collect(), changed: BTreeSet::new() })
     }
 
-    /// A registration, if it exists.
+    /// Returns a registration, if it exists.
     pub fn get(&self, id: Uuid) -> Option<&Registration> {
         self.rows.get(&id)
     }
 
-    /// A registration that is about to be changed.
+    /// Returns a registration to change, which [`Self::save`] will write.
     pub fn change(&mut self, id: Uuid) -> Option<&mut Registration> {
         let row = self.rows.get_mut(&id)?;
         self.changed.insert(id);
         Some(row)
     }
 
-    /// All of them, in id order.
+    /// Iterates over all of them, in id order.
     pub fn iter(&self) -> impl Iterator<Item = &Registration> {
         self.rows.values()
     }
 
-    /// Their payments that nobody has decided yet. A statement of its own: what was committed while the locks were
-    /// waited for must be seen, and payments come and go only under the registration's lock. The status is no condition of
-    /// the scan: else the planner may choose the index of all that is submitted, and a batch would read the backlog.
+    /// Returns their undecided payments, by registration. A statement of its own: it must see what was committed while the
+    /// locks were waited for, and payments come and go only under the registration's lock. The status is no condition of
+    /// the scan: else the planner may choose the index of all submitted payments, and each transaction would read the
+    /// backlog.
     ///
     /// # Errors
     /// The database's.

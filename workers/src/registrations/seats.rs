@@ -1,6 +1,6 @@
-//! The seat ledger of some course batches, locked. A seat is given only while nobody waits, and whoever frees one
-//! promotes the waitlist's head in the same transaction: so nobody is oversold or overtaken, by construction. All
-//! decisions are made here in memory, between the lock and one write.
+//! The seats and waitlists of some course batches, locked. A seat is given only while nobody waits, and a command that
+//! frees one promotes the waitlist's head in the same transaction: so nobody is oversold or overtaken, by construction.
+//! All decisions are made here in memory, between the lock and one write.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,22 +12,22 @@ use uuid::Uuid;
 use super::{Notice, Registration, RegistrationStatus, Registrations, enrollment, magic_links};
 use crate::runtime::Failure;
 
-/// One course batch, as locked.
+/// A locked course batch with its counters.
 #[derive(Clone, Debug)]
-pub struct BatchSeats {
+pub struct CourseBatchSeats {
     /// `batches.id`.
     pub id: Uuid,
-    /// The batch's name.
+    /// The name of the course batch.
     pub name: String,
     /// The course's title.
     pub course: String,
-    /// Whether the public may know of it.
+    /// True where the public may see the course batch.
     pub published: bool,
-    /// Whether it takes registrations inside its window.
+    /// True where registrations are taken inside the window.
     pub open: bool,
-    /// Start of the window.
+    /// The start of the registration window.
     pub opens_at: DateTime<Utc>,
-    /// End of the window.
+    /// The end of the registration window.
     pub closes_at: DateTime<Utc>,
     /// Seats in all.
     pub capacity: i32,
@@ -35,55 +35,56 @@ pub struct BatchSeats {
     pub seats_taken: i32,
     /// Places on the waitlist in all.
     pub waitlist_capacity: i32,
-    /// Who waits.
+    /// Registrations that wait.
     pub waitlist_taken: i32,
-    /// The next place's number; never used twice.
+    /// The number of the next place on the waitlist; never used twice.
     pub next_waitlist_seq: i64,
-    /// A provisional hold's life.
+    /// The length of a provisional hold.
     pub confirm_minutes: i32,
-    /// A hold's life.
+    /// The length of a hold.
     pub hold_minutes: i32,
-    /// Before tax: the batch's own, or the course's.
+    /// The fee before tax: the course batch's own, or the course's.
     pub fee: Decimal,
-    /// Per cent, on top of the fee.
+    /// Tax in per cent, on top of the fee.
     pub tax_rate: Decimal,
-    /// What confirms the seat, where that is less than everything.
+    /// The sum that confirms the seat, where that is less than everything.
     pub deposit: Option<Decimal>,
     /// ISO 4217.
     pub currency: String,
-    /// Whether an admin looks at every applicant.
+    /// True where an admin reviews every applicant.
     pub requires_review: bool,
     /// The database's time of this transaction.
     pub now: DateTime<Utc>,
 }
 
-/// Where somebody who asks for a seat ends up.
+/// The place that a registration gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a seat.
+    /// A seat.
     Seat,
-    /// On the waitlist.
+    /// A place on the waitlist.
     Waitlist {
         /// `student_registrations.waitlist_seq`.
         seq: i64,
-        /// How many wait, this one included.
+        /// Registrations that wait, this one included.
         position: i32,
     },
-    /// Nowhere.
+    /// None: seats and waitlist are full.
     Full,
 }
 
 /// Some course batches, locked until the transaction ends.
 #[derive(Debug, Default)]
 pub struct Seats {
-    batches: BTreeMap<Uuid, BatchSeats>,
+    course_batches: BTreeMap<Uuid, CourseBatchSeats>,
     changed: BTreeSet<Uuid>,
-    /// Batches where a place became free, with the first operation that freed one: its follow-ups tell the promoted.
+    /// Course batches where a place became free, with the first operation that freed one: its follow-ups notify the
+    /// promoted.
     freed: BTreeMap<Uuid, Uuid>,
 }
 
-impl BatchSeats {
-    /// Tax on the fee, to two decimals.
+impl CourseBatchSeats {
+    /// Returns the tax on the fee, rounded to two decimals.
     pub fn tax(&self) -> Decimal {
         let mut tax = (self.fee * self.tax_rate / Decimal::ONE_HUNDRED)
             .round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero);
@@ -91,17 +92,17 @@ impl BatchSeats {
         tax
     }
 
-    /// The end of a hold that begins now.
+    /// Returns the end of a hold that begins now.
     pub fn hold_end(&self) -> DateTime<Utc> {
         self.now + TimeDelta::minutes(self.hold_minutes.into())
     }
 
-    /// The end of a provisional hold that begins now.
+    /// Returns the end of a provisional hold that begins now.
     pub fn confirm_end(&self) -> DateTime<Utc> {
         self.now + TimeDelta::minutes(self.confirm_minutes.into())
     }
 
-    /// Where the next one would end up.
+    /// Returns the place that the next registration would get.
     pub fn next_place(&self) -> Place {
         if self.waitlist_taken == 0 && self.seats_taken < self.capacity {
             Place::Seat
@@ -111,17 +112,22 @@ impl BatchSeats {
             Place::Full
         }
     }
+
+    /// Returns how many of those on the waitlist can be seated now.
+    fn promotable(&self) -> i64 {
+        (self.capacity - self.seats_taken).min(self.waitlist_taken).into()
+    }
 }
 
 impl Seats {
-    /// Locks these batches, in id order; those that do not exist are absent.
+    /// Locks these course batches, in id order; those that do not exist are absent.
     ///
     /// # Errors
     /// The database's.
     pub async fn lock(tx: &mut PgConnection, batch_ids: impl IntoIterator<Item = Uuid>) -> Result<Self, Failure> {
         let ids: Vec<Uuid> = batch_ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        let batches = sqlx::query_as!(
-            BatchSeats,
+        let course_batches = sqlx::query_as!(
+            CourseBatchSeats,
             r#"
             SELECT b.id, b.name, c.title                                                 AS course,
                    (b.deleted_at IS NULL AND c.deleted_at IS NULL AND b.status <> 'draft') AS "published!",
@@ -141,11 +147,12 @@ impl Seats {
         )
         .fetch_all(tx)
         .await?;
-        let batches = batches.into_iter().map(|batch| (batch.id, batch)).collect();
-        Ok(Self { batches, ..Self::default() })
+        let course_batches = course_batches.into_iter().map(|course_batch| (course_batch.id, course_batch)).collect();
+        Ok(Self { course_batches, ..Self::default() })
     }
 
-    /// Locks the batches of these registrations. A registration never changes its batch, so they can be looked up first.
+    /// Locks the course batches of these registrations. A registration never changes its course batch, so they can be
+    /// looked up first.
     ///
     /// # Errors
     /// The database's.
@@ -159,9 +166,9 @@ impl Seats {
         Self::lock(tx, batch_ids).await
     }
 
-    /// Locks the batches of those registrations that neither hold a seat nor were confirmed: a decision about the others
-    /// changes no counter and nobody's place, so it need not wait for those who do. Which they are may have changed when the
-    /// registrations are locked; see [`Self::covers`].
+    /// Locks the course batches of those registrations that neither hold a seat nor were confirmed: a decision about the
+    /// others changes no counter and nobody's place, so it need not wait for commands that do. A registration may have
+    /// lost its seat by the time it is locked; see [`Self::covers`].
     ///
     /// # Errors
     /// The database's.
@@ -175,37 +182,37 @@ impl Seats {
         if batch_ids.is_empty() { Ok(Self::default()) } else { Self::lock(tx, batch_ids).await }
     }
 
-    /// Whether the batch of this locked registration is locked, or need not be.
+    /// Returns true where the course batch of this locked registration is locked, or need not be.
     pub fn covers(&self, registration: &Registration) -> bool {
-        registration.status.has_seat() || self.batches.contains_key(&registration.batch_id)
+        registration.status.has_seat() || self.course_batches.contains_key(&registration.batch_id)
     }
 
-    /// A batch, if it exists.
-    pub fn get(&self, batch_id: Uuid) -> Option<&BatchSeats> {
-        self.batches.get(&batch_id)
+    /// Returns a course batch, if it exists.
+    pub fn get(&self, batch_id: Uuid) -> Option<&CourseBatchSeats> {
+        self.course_batches.get(&batch_id)
     }
 
-    /// The batch of a locked registration.
-    pub fn of(&self, batch_id: Uuid) -> &BatchSeats {
-        self.batches.get(&batch_id).expect("the batch was locked before its registration")
+    /// Returns the course batch of a locked registration.
+    pub fn of(&self, batch_id: Uuid) -> &CourseBatchSeats {
+        self.course_batches.get(&batch_id).expect("the course batch was locked before its registration")
     }
 
-    /// Takes a seat, or a place on the waitlist, in a batch that was locked.
+    /// Takes a seat, or a place on the waitlist, in a locked course batch.
     pub fn take(&mut self, batch_id: Uuid) -> Place {
         let place = self.of(batch_id).next_place();
-        let batch = self.change(batch_id);
+        let course_batch = self.change(batch_id);
         match place {
-            Place::Seat => batch.seats_taken += 1,
+            Place::Seat => course_batch.seats_taken += 1,
             Place::Waitlist { .. } => {
-                batch.waitlist_taken += 1;
-                batch.next_waitlist_seq += 1;
+                course_batch.waitlist_taken += 1;
+                course_batch.next_waitlist_seq += 1;
             }
             Place::Full => {}
         }
         place
     }
 
-    /// Takes a seat where one is free and nobody waits; never a place on the waitlist.
+    /// Takes a seat where one is free and nobody waits, never a place on the waitlist; returns true where it did.
     pub fn take_seat(&mut self, batch_id: Uuid) -> bool {
         let free = self.of(batch_id).next_place() == Place::Seat;
         if free {
@@ -214,23 +221,23 @@ impl Seats {
         free
     }
 
-    /// Gives back what a registration in this state holds, on behalf of an operation.
+    /// Gives back the seat or waitlist place of a registration with this status, on behalf of an operation.
     pub fn give_back(&mut self, batch_id: Uuid, status: RegistrationStatus, operation_id: Uuid) {
-        let batch = self.change(batch_id);
+        let course_batch = self.change(batch_id);
         if status.has_seat() {
-            batch.seats_taken -= 1;
+            course_batch.seats_taken -= 1;
         } else if status == RegistrationStatus::Waitlisted {
-            batch.waitlist_taken -= 1;
+            course_batch.waitlist_taken -= 1;
         } else {
             return;
         }
         self.freed.entry(batch_id).or_insert(operation_id);
     }
 
-    /// Promotes the heads of the waitlists where a place was given back, in the order of `waitlist_seq`, and tells whom,
-    /// by the operation that freed the first place. To be called after the registrations that left have been saved.
-    /// Somebody who has paid already is confirmed at once; somebody whose payment is being looked at keeps the seat
-    /// until it is decided.
+    /// Promotes the heads of the waitlists where a place was given back, in the order of `waitlist_seq`; returns their
+    /// notices by the operation that freed the first place. Call it after the registrations that left have been saved.
+    /// A student who has paid already is confirmed at once; one whose payment is under review keeps the seat until it is
+    /// decided.
     ///
     /// # Errors
     /// The database's.
@@ -246,10 +253,10 @@ impl Seats {
             let Some(registration) = promoted.change(*id) else {
                 continue;
             };
-            let batch = self.change(registration.batch_id);
-            batch.seats_taken += 1;
-            batch.waitlist_taken -= 1;
-            registration.hold_expires_at = Some(batch.hold_end());
+            let course_batch = self.change(registration.batch_id);
+            course_batch.seats_taken += 1;
+            course_batch.waitlist_taken -= 1;
+            registration.hold_expires_at = Some(course_batch.hold_end());
             registration.status = if registration.is_paid() {
                 enrolled.push((self.freed[&registration.batch_id], registration.clone()));
                 RegistrationStatus::Confirmed
@@ -282,7 +289,7 @@ impl Seats {
         if self.changed.is_empty() {
             return Ok(());
         }
-        let changed: Vec<&BatchSeats> = self.changed.iter().map(|id| self.of(*id)).collect();
+        let changed: Vec<&CourseBatchSeats> = self.changed.iter().map(|id| self.of(*id)).collect();
         sqlx::query!(
             r#"
             UPDATE batches b
@@ -304,15 +311,11 @@ impl Seats {
         Ok(())
     }
 
-    /// Who is next, batch by batch. Only the batch's lock lets anyone join or leave its waitlist, so this needs no other.
+    /// Returns the registrations to promote, by course batch and waitlist number. Only the holder of the course batch's
+    /// lock changes its waitlist, so this needs no other lock.
     async fn heads(&self, tx: &mut PgConnection) -> Result<Vec<Uuid>, Failure> {
-        let free: Vec<(Uuid, i64)> = self
-            .freed
-            .keys()
-            .map(|id| self.of(*id))
-            .map(|batch| (batch.id, i64::from((batch.capacity - batch.seats_taken).min(batch.waitlist_taken))))
-            .filter(|(_, seats)| *seats > 0)
-            .collect();
+        let free: Vec<(Uuid, i64)> =
+            self.freed.keys().map(|id| (*id, self.of(*id).promotable())).filter(|(_, seats)| *seats > 0).collect();
         if free.is_empty() {
             return Ok(Vec::new());
         }
@@ -337,8 +340,8 @@ impl Seats {
         Ok(heads)
     }
 
-    fn change(&mut self, batch_id: Uuid) -> &mut BatchSeats {
+    fn change(&mut self, batch_id: Uuid) -> &mut CourseBatchSeats {
         self.changed.insert(batch_id);
-        self.batches.get_mut(&batch_id).expect("the batch was locked before its registration")
+        self.course_batches.get_mut(&batch_id).expect("the course batch was locked before its registration")
     }
 }

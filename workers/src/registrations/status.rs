@@ -1,4 +1,4 @@
-//! The states of a registration. Three of them hold a seat, and `batches.seats_taken` counts exactly those rows.
+//! The status of a registration. Three of them hold a seat, and `batches.seats_taken` counts exactly those rows.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum RegistrationStatus {
-    /// Just arrived.
+    /// Not decided yet.
     Submitted,
-    /// An admin has to let the applicant in.
+    /// An admin has to admit or reject the applicant.
     UnderReview,
-    /// A seat, until the hold ends.
+    /// A seat is held until the hold ends.
     SeatHeld,
-    /// A seat, while an accountant looks at the payment.
+    /// A seat is held while an accountant reviews the payment.
     PaymentSubmitted,
-    /// No seat yet.
+    /// A place on the waitlist.
     Waitlisted,
-    /// A seat for good.
+    /// The seat is the student's.
     Confirmed,
-    /// The hold ended.
+    /// The hold ended without a payment.
     Expired,
-    /// Given up.
+    /// Cancelled by the student or an admin.
     Cancelled,
-    /// Not admitted.
+    /// Rejected by an admin.
     Rejected,
 }
 
 impl RegistrationStatus {
-    /// The name in the database and in results.
+    /// Returns the name in the database and in results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
@@ -43,7 +43,7 @@ impl RegistrationStatus {
         }
     }
 
-    /// Whether a seat is counted for it.
+    /// Returns true where `batches.seats_taken` counts it.
     pub const fn has_seat(self) -> bool {
         matches!(self, Self::SeatHeld | Self::PaymentSubmitted | Self::Confirmed)
     }

@@ -4,7 +4,7 @@
 
 use contracts::{Principal, messages::RenderInvoice};
 use testkit::{Mailbox, Sandbox};
-use workers::invoicing::IssueInvoice;
+use workers::invoicing::IssueInvoiceHandler;
 
 use crate::{
     invoicing::{approved, issue},
@@ -15,7 +15,7 @@ use crate::{
 #[tokio::test]
 async fn an_invoice_is_rendered_and_mailed_once_whatever_is_delivered_again() {
     let sandbox = Sandbox::new("rendered_once").await;
-    let handler = IssueInvoice::new(&settings(&sandbox).institute);
+    let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payment = approved(&sandbox, 1).await[0];
     let issued = settle(&sandbox.db, &handler, &[issue(payment)]).await;
     let (invoice_id, number) = (done(&issued[0]).invoice_id, done(&issued[0]).number.clone());

@@ -4,7 +4,7 @@
 
 use contracts::{
     Principal, Role, ids,
-    messages::{self, CreateNotification, EmailTemplate, create_notification::NotificationTarget},
+    messages::{CreateNotification, EmailTemplate, SendEmail, create_notification::NotificationTarget},
     tokens::MailTokens,
 };
 use serde_json::json;
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use testkit::{Mailbox, Sandbox, eventually, fixtures, free_port};
 use workers::{
     documents::FileStore,
-    email::{SendEmail, send_email::ClaimedMail},
+    email::{SendEmailHandler, send_email::ClaimedMail},
     runtime::{Claim, Delivery, Effect, Failure},
 };
 
@@ -21,8 +21,8 @@ use crate::{
     support::{SETTLED_LIMIT, Workers, count, event, publisher, settings},
 };
 
-pub fn mail(to_email: &str, dedupe_key: &str) -> messages::SendEmail {
-    messages::SendEmail {
+pub fn mail(to_email: &str, dedupe_key: &str) -> SendEmail {
+    SendEmail {
         to_email: to_email.to_owned(),
         to_name: Some("Asha Rao".into()),
         user_id: None,
@@ -36,16 +36,16 @@ pub fn mail(to_email: &str, dedupe_key: &str) -> messages::SendEmail {
     }
 }
 
-fn to_send(mail: messages::SendEmail) -> Delivery<messages::SendEmail> {
+fn to_send(mail: SendEmail) -> Delivery<SendEmail> {
     delivery(Principal::System, mail)
 }
 
-fn sender(sandbox: &Sandbox) -> SendEmail {
+fn sender(sandbox: &Sandbox) -> SendEmailHandler {
     let settings = settings(sandbox);
-    SendEmail::new(&settings, FileStore::open(&settings.files).unwrap()).unwrap()
+    SendEmailHandler::new(&settings, FileStore::open(&settings.files).unwrap()).unwrap()
 }
 
-async fn claim(db: &PgPool, sender: &SendEmail, batch: &[Delivery<messages::SendEmail>]) -> Vec<Claim<ClaimedMail>> {
+async fn claim(db: &PgPool, sender: &SendEmailHandler, batch: &[Delivery<SendEmail>]) -> Vec<Claim<ClaimedMail>> {
     let mut tx = db.begin().await.unwrap();
     let claims = sender.claim(&mut tx, batch).await.unwrap();
     tx.commit().await.unwrap();
@@ -60,7 +60,7 @@ fn ours(claim: &Claim<ClaimedMail>) -> &ClaimedMail {
     }
 }
 
-async fn send_and_mark(db: &PgPool, sender: &SendEmail, delivery: &Delivery<messages::SendEmail>, work: &ClaimedMail) {
+async fn send_and_mark(db: &PgPool, sender: &SendEmailHandler, delivery: &Delivery<SendEmail>, work: &ClaimedMail) {
     let sent: Result<(), Failure> = sender.perform(delivery, work).await;
     assert!(sent.is_ok(), "{sent:?}");
     let mut tx = db.begin().await.unwrap();
@@ -122,12 +122,8 @@ async fn a_suppressed_address_and_a_user_who_wants_none_get_none() {
     let prefers =
         r#"UPDATE user_profiles SET notify_prefs = '{"email": {"payment_received": false}}' WHERE user_id = $1"#;
     sqlx::query(prefers).bind(quiet.id).execute(&sandbox.db).await.unwrap();
-    let unwanted = messages::SendEmail { user_id: Some(quiet.id), ..mail(&quiet.email, "quiet:1") };
-    let owed = messages::SendEmail {
-        template: EmailTemplate::PaymentRejected,
-        dedupe_key: "quiet:2".into(),
-        ..unwanted.clone()
-    };
+    let unwanted = SendEmail { user_id: Some(quiet.id), ..mail(&quiet.email, "quiet:1") };
+    let owed = SendEmail { template: EmailTemplate::PaymentRejected, dedupe_key: "quiet:2".into(), ..unwanted.clone() };
     let batch = [mail(&bounced, "bounced:1"), unwanted, owed].map(to_send);
     let claims = claim(&sandbox.db, &sender, &batch).await;
     assert!(matches!((&claims[0], &claims[1]), (Claim::Done, Claim::Done)), "{claims:?}");
@@ -142,11 +138,8 @@ async fn a_mail_bears_the_trace_of_its_event_and_a_link_that_only_our_secret_mak
     let publisher = publisher(&sandbox).await;
     let address = sandbox.email("trace");
     let token_id = ids::new_id();
-    let wanted = messages::SendEmail {
-        template: EmailTemplate::MagicLink,
-        token_id: Some(token_id),
-        ..mail(&address, "trace:1")
-    };
+    let wanted =
+        SendEmail { template: EmailTemplate::MagicLink, token_id: Some(token_id), ..mail(&address, "trace:1") };
     let event = event(Principal::System, &wanted);
     let sent: serde_json::Value = serde_json::from_slice(&event.bytes).unwrap();
     let trace_id = sent["traceparent"].as_str().unwrap().split('-').nth(1).unwrap().to_owned();

@@ -15,7 +15,7 @@ use contracts::{
     Principal, ProblemType, Role,
     envelope::join_events,
     ids,
-    messages::{self, DecidePayment, PaymentDecision},
+    messages::{DecidePayment, IssueInvoice, PaymentDecision},
 };
 use sqlx::PgPool;
 use testkit::{
@@ -24,7 +24,7 @@ use testkit::{
 };
 use uuid::Uuid;
 use workers::{
-    invoicing::IssueInvoice,
+    invoicing::IssueInvoiceHandler,
     payments::DecidePaymentHandler,
     runtime::{Delivery, Handler},
 };
@@ -60,8 +60,8 @@ fn approval(payment_id: Uuid) -> DecidePayment {
     DecidePayment { payment_id, decision: PaymentDecision::Approve, note: None }
 }
 
-pub fn issue(payment_id: Uuid) -> Delivery<messages::IssueInvoice> {
-    delivery(Principal::System, messages::IssueInvoice { payment_id })
+pub fn issue(payment_id: Uuid) -> Delivery<IssueInvoice> {
+    delivery(Principal::System, IssueInvoice { payment_id })
 }
 
 /// What is wrong with the books, in words; nothing where every approved payment has one invoice and no number is missing.
@@ -125,7 +125,7 @@ const NOTHING: [&str; 0] = [];
 #[tokio::test]
 async fn a_payment_has_one_invoice_however_often_it_is_asked_for() {
     let sandbox = Sandbox::new("one_invoice_a_payment").await;
-    let handler = IssueInvoice::new(&settings(&sandbox).institute);
+    let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payments = approved(&sandbox, 3).await;
     let undecided = submitted(&sandbox, 1).await[0];
     let asked = [
@@ -156,7 +156,7 @@ async fn a_payment_has_one_invoice_however_often_it_is_asked_for() {
 #[tokio::test]
 async fn batches_at_once_number_each_payment_once_and_a_rollback_leaves_no_gap() {
     let sandbox = Sandbox::new("invoices_at_once").await;
-    let handler = IssueInvoice::new(&settings(&sandbox).institute);
+    let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payments = approved(&sandbox, 20).await;
     let batch = |range: std::ops::Range<usize>| -> Vec<_> { payments[range].iter().map(|id| issue(*id)).collect() };
     let rolled_back = async {
@@ -179,7 +179,7 @@ async fn batches_at_once_number_each_payment_once_and_a_rollback_leaves_no_gap()
 #[tokio::test]
 async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let sandbox = Sandbox::new("statements_of_invoicing").await;
-    let handler = IssueInvoice::new(&settings(&sandbox).institute);
+    let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payments = approved(&sandbox, 259).await;
     // The first invoice of a year opens its series.
     settle(&sandbox.db, &handler, &[issue(payments[258])]).await;

@@ -2,21 +2,21 @@
 
 use contracts::{
     Principal, Role, ids,
-    messages::{self, create_notification::NotificationTarget},
+    messages::{CreateNotification, create_notification::NotificationTarget},
 };
 use serde_json::json;
 use testkit::{Sandbox, Statements, fixtures};
-use workers::{notifications::CreateNotification, runtime::Delivery};
+use workers::{notifications::CreateNotificationHandler, runtime::Delivery};
 
 use crate::{
     registrations::{delivery, settle},
     support::count,
 };
 
-fn tell(to: NotificationTarget, title: &str, dedupe_key: &str) -> Delivery<messages::CreateNotification> {
+fn tell(to: NotificationTarget, title: &str, dedupe_key: &str) -> Delivery<CreateNotification> {
     delivery(
         Principal::System,
-        messages::CreateNotification {
+        CreateNotification {
             to,
             notification_type: "announcement".into(),
             title: title.to_owned(),
@@ -30,7 +30,7 @@ fn tell(to: NotificationTarget, title: &str, dedupe_key: &str) -> Delivery<messa
 #[tokio::test]
 async fn whoever_is_meant_twice_is_told_once_and_the_first_word_counts() {
     let sandbox = Sandbox::new("told_once").await;
-    let handler = CreateNotification::new();
+    let handler = CreateNotificationHandler;
     let emails: Vec<String> = (0..3).map(|n| format!("cashier{n}@example.org")).collect();
     let cashiers = fixtures::users(&sandbox.db, &emails, Role::Accountant).await;
     let student = fixtures::user(&sandbox.db, "asha@example.org", Role::Student).await;
@@ -65,7 +65,7 @@ async fn whoever_is_meant_twice_is_told_once_and_the_first_word_counts() {
 #[tokio::test]
 async fn the_number_of_statements_does_not_depend_on_the_batch() {
     let sandbox = Sandbox::new("statements_of_notifications").await;
-    let handler = CreateNotification::new();
+    let handler = CreateNotificationHandler;
     let students = fixtures::students(&sandbox.db, "told", 258).await;
     let statements = Statements::record();
     let mut counts = Vec::new();

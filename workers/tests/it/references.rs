@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 use testkit::Sandbox;
-use workers::invoicing::IssueInvoice;
+use workers::invoicing::IssueInvoiceHandler;
 
 use crate::{
     invoicing::{approved, issue},
@@ -27,7 +27,7 @@ async fn a_row_refers_to_what_is_its_own() {
     let sandbox = Sandbox::new("references").await;
     let payments = approved(&sandbox, 2).await;
     let invoices: Vec<_> = payments.iter().map(|payment_id| issue(*payment_id)).collect();
-    settle(&sandbox.db, &IssueInvoice::new(&settings(&sandbox).institute), &invoices).await;
+    settle(&sandbox.db, &IssueInvoiceHandler::new(&settings(&sandbox).institute), &invoices).await;
     assert_eq!(
         count(&sandbox, "SELECT count(*) FROM invoices JOIN invoice_lines ON invoice_id = invoices.id").await,
         2

@@ -153,15 +153,15 @@ pub async fn take_events(sandbox: &Sandbox, queue: &str) -> Vec<(String, Uuid)> 
     events.into_iter().collect()
 }
 
-/// Settings as a process of this sandbox would read them, from a file.
-pub fn settings(sandbox: &Sandbox) -> workers::config::Settings {
+/// WorkerSettings as a process of this sandbox would read them, from a file.
+pub fn settings(sandbox: &Sandbox) -> workers::config::WorkerSettings {
     let file = std::env::temp_dir().join(format!("{}.toml", sandbox.vhost));
     let lines = Workers::of(sandbox).env(&sandbox.workers_url(), free_port()).into_iter().map(|(key, value)| {
         let key = key.trim_start_matches("REGISTRAR__").to_lowercase().replace("__", ".");
         format!("{key} = {value:?}\n")
     });
     std::fs::write(&file, lines.collect::<String>()).expect("the temporary folder is writable");
-    let settings = workers::config::Settings::load(Some(file.clone())).expect("complete settings");
+    let settings = workers::config::WorkerSettings::load(Some(file.clone())).expect("complete settings");
     std::fs::remove_file(file).ok();
     settings
 }

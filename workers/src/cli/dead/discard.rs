@@ -1,23 +1,23 @@
-//! `workers dead discard`: an event is given up for good. Its operation stays `failed`: the client was told.
+//! `workers dead discard`: discards events for good. Their operations stay `failed`, as the clients were notified.
 
 use anyhow::ensure;
 use sqlx::PgPool;
 
 use super::selection::{self, Decision, Selection};
 
-/// Which, and why.
+/// The dead letters to discard, and the reason.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DeadDiscardArgs {
     #[command(flatten)]
     selection: Selection,
 
-    /// For the audit log.
+    /// The reason, for the audit log.
     #[arg(long)]
     reason: String,
 }
 
-/// Discards them.
-pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
+/// Discards the selected dead letters.
+pub(super) async fn run(args: &DeadDiscardArgs, database: &PgPool) -> anyhow::Result<()> {
     ensure!(!args.reason.trim().is_empty(), "--reason must not be blank");
     let ids = args.selection.freeze(database).await?;
     args.selection.confirm("discard", ids.len())?;

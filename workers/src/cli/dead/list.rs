@@ -1,4 +1,4 @@
-//! `workers dead list`: first what they died of, in groups, because a thousand letters mostly have one cause.
+//! `workers dead list`: lists dead letters, grouped by failure first, because a thousand letters mostly have one cause.
 
 use std::io::Write;
 
@@ -7,10 +7,10 @@ use sqlx::PgPool;
 
 use super::selection::Filter;
 
-/// Which.
+/// The dead letters to list.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// `parked`, `replayed` or `discarded`.
+pub struct DeadListArgs {
+    /// Their state: `parked`, `replayed` or `discarded`.
     #[arg(long, default_value = "parked", value_parser = ["parked", "replayed", "discarded"])]
     state: String,
 
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Prints the groups, then the letters.
-pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
+pub(super) async fn run(args: &DeadListArgs, database: &PgPool) -> anyhow::Result<()> {
     let all = groups(args, database).await?;
     if all == 0 {
         println!("no dead letters are {}", args.state);
@@ -32,7 +32,7 @@ pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
     letters(args, database).await
 }
 
-async fn groups(args: &Args, database: &PgPool) -> anyhow::Result<i64> {
+async fn groups(args: &DeadListArgs, database: &PgPool) -> anyhow::Result<i64> {
     let groups = sqlx::query!(
         r#"
         SELECT error_class, kind, count(*) AS "letters!", min(first_failed_at) AS "first!", max(last_failed_at) AS "last!"
@@ -67,7 +67,7 @@ async fn groups(args: &Args, database: &PgPool) -> anyhow::Result<i64> {
     Ok(groups.iter().map(|group| group.letters).sum())
 }
 
-async fn letters(args: &Args, database: &PgPool) -> anyhow::Result<()> {
+async fn letters(args: &DeadListArgs, database: &PgPool) -> anyhow::Result<()> {
     let letters = sqlx::query!(
         r#"
         SELECT id, pool, kind, error_class, error_text, attempts, last_failed_at, decided_by
@@ -89,7 +89,7 @@ async fn letters(args: &Args, database: &PgPool) -> anyhow::Result<()> {
     .await?;
     let mut out = Vec::new();
     for letter in &letters {
-        // What somebody sent must not steer the terminal.
+        // Text from outside must not control the terminal.
         let text: String = letter.error_text.chars().take(100).flat_map(char::escape_debug).collect();
         writeln!(
             out,

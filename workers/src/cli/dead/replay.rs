@@ -1,6 +1,6 @@
-//! `workers dead replay`: the same event again, under the same id and fingerprint, so that it settles the operation
-//! that failed and nothing else. A letter counts as replayed only once the broker has confirmed its event; a crash in
-//! between leaves it parked, and the event that is published twice is one event to its inbox.
+//! `workers dead replay`: publishes the same event again, under the same id and fingerprint, so that it settles the
+//! operation that failed and nothing else. A letter is marked as replayed only once the broker has confirmed its event; a
+//! crash in between leaves it parked, and the inbox deduplicates an event that is published twice.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,18 +16,18 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::selection::{self, Decision, Selection};
-use crate::config::Settings;
+use crate::config::WorkerSettings;
 
-/// How long to wait for the broker before anything is begun.
+/// The longest wait for a connection to the broker before the first replay.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
 
-/// Which, and how.
+/// The dead letters to replay, and how.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DeadReplayArgs {
     #[command(flatten)]
     selection: Selection,
 
-    /// Only say what would be replayed.
+    /// Only print what would be replayed.
     #[arg(long)]
     dry_run: bool,
 
@@ -40,8 +40,8 @@ pub struct Args {
     edit: Option<PathBuf>,
 }
 
-/// Replays them, oldest first.
-pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> anyhow::Result<()> {
+/// Replays the selected dead letters, oldest first.
+pub(super) async fn run(args: &DeadReplayArgs, settings: &WorkerSettings, database: &PgPool) -> anyhow::Result<()> {
     let edit = args.edit.as_deref().map(read_edit).transpose()?;
     ensure!(edit.is_none() || args.selection.ids.len() == 1, "--edit is for exactly one dead letter");
     let ids = args.selection.freeze(database).await?;
@@ -55,15 +55,15 @@ pub(super) async fn run(args: &Args, settings: &Settings, database: &PgPool) -> 
     let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), "workers dead replay");
     let publisher = Publisher::start(amqp.split(settings.partitions));
     ensure!(publisher.wait_connected(BROKER_WAIT).await, "the broker cannot be reached; nothing was replayed");
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / args.rate);
     let mut skipped = 0_usize;
     for id in &ids {
-        pace.tick().await;
+        ticks.tick().await;
         match replay(*id, args, edit.as_deref(), database, &publisher).await? {
             Ok(()) => println!("{id} replayed"),
-            Err(why) => {
+            Err(reason) => {
                 skipped += 1;
-                println!("{id} skipped: {why}");
+                println!("{id} skipped: {reason}");
             }
         }
     }
@@ -84,7 +84,7 @@ async fn dry_run(
             None => println!("{id} would be skipped: somebody else has decided on it"),
             Some(parked) => match revive(&parked.event, edit) {
                 Ok(revived) => println!("{id} would go to {}", revived.work_queue(partitions)),
-                Err(why) => println!("{id} would be skipped: {why}"),
+                Err(reason) => println!("{id} would be skipped: {reason}"),
             },
         }
     }
@@ -92,10 +92,10 @@ async fn dry_run(
     Ok(())
 }
 
-/// One letter; the inner error is why it was passed over.
+/// Replays one letter; the inner error is the reason why it was skipped.
 async fn replay(
     id: Uuid,
-    args: &Args,
+    args: &DeadReplayArgs,
     edit: Option<&RawValue>,
     database: &PgPool,
     publisher: &Publisher,
@@ -106,7 +106,7 @@ async fn replay(
     };
     let revived = match revive(&parked.event, edit) {
         Ok(revived) => revived,
-        Err(why) => return Ok(Err(why)),
+        Err(reason) => return Ok(Err(reason)),
     };
     publisher.publish(revived.clone()).await.with_context(|| {
         format!("{id} and what comes after it is not replayed; the same command goes on from there")
@@ -123,7 +123,8 @@ async fn replay(
     Ok(Ok(()))
 }
 
-/// The event as it is to be published: tried anew, without its failure, one replay further. An edit leaves its partition key.
+/// Returns the event to publish: with attempt 0, without its failure, and its replay counter one higher. An edit does not
+/// change its partition key.
 fn revive(event: &[u8], edit: Option<&RawValue>) -> Result<NewEvent, String> {
     let mut event = Event::decode(event).map_err(|error| format!("it cannot be read, so only discarded: {error}"))?;
     let kind = Kind::named(&event.kind).ok_or_else(|| format!("this program does not know the kind {}", event.kind))?;

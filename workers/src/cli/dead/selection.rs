@@ -1,12 +1,14 @@
-//! Which dead letters are meant: some by id, or a cohort by filter. A cohort is frozen when the command begins: what
-//! dies meanwhile, perhaps of the replay itself, is not in it.
+//! The selection of dead letters: some by id, or a cohort by filter. A cohort is frozen when the command begins: letters
+//! that are parked later, perhaps by the replay itself, are not in it.
 
 use anyhow::{bail, ensure};
-use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// What the letters have in common.
+use crate::audit::{self, Actor, AuditEntry};
+
+/// The common properties of a cohort.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Filter {
     /// Only of this pool.
@@ -22,7 +24,7 @@ pub struct Filter {
     pub class: Option<String>,
 }
 
-/// The letters that an act is meant for; only parked ones.
+/// The letters to decide on; only parked ones.
 #[derive(Debug, clap::Args)]
 pub struct Selection {
     /// Their ids, as listed.
@@ -36,7 +38,7 @@ pub struct Selection {
     #[command(flatten)]
     filter: Filter,
 
-    /// Do it; without it an act on more than one only says how many there are.
+    /// Do it; without it a decision on more than one only prints their number.
     #[arg(long)]
     pub yes: bool,
 
@@ -46,7 +48,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The ids that are meant, oldest first, now and for the rest of the command.
+    /// Returns the selected ids, oldest first; they stay the same for the rest of the command.
     pub(super) async fn freeze(&self, database: &PgPool) -> anyhow::Result<Vec<Uuid>> {
         let ids = sqlx::query_scalar!(
             r#"
@@ -73,7 +75,7 @@ impl Selection {
         Ok(ids)
     }
 
-    /// Says how many are meant, and wants `--yes` where that is more than one.
+    /// Prints the number of selected letters; refuses more than one without `--yes`.
     pub(super) fn confirm(&self, act: &str, count: usize) -> anyhow::Result<()> {
         println!("{count} dead {} to {act}", if count == 1 { "letter" } else { "letters" });
         ensure!(count < 2 || self.yes, "nothing was done; repeat the command with --yes to {act} all {count}");
@@ -87,7 +89,7 @@ pub(super) struct Parked {
     pub operation_id: Option<Uuid>,
 }
 
-/// Locks a letter; `None` where somebody else has decided on it, or is about to.
+/// Locks a letter; `None` where it is decided, or locked by another operator.
 pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Parked>> {
     sqlx::query_as!(
         Parked,
@@ -98,15 +100,15 @@ pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> sqlx::Result<Option
     .await
 }
 
-/// What was decided on a letter.
+/// The decision on a letter.
 pub(super) struct Decision<'a> {
     /// `replayed` or `discarded`.
     pub state: &'static str,
-    /// The audit log's word for it.
+    /// The action in the audit log.
     pub action: &'static str,
     pub decided_by: &'a str,
     pub reason: Option<&'a str>,
-    /// What was replayed, where it is not what was parked.
+    /// The event that was replayed, where it differs from the parked one.
     pub edited_event: Option<&'a [u8]>,
 }
 
@@ -116,32 +118,25 @@ pub(super) async fn decide(
     id: Uuid,
     parked: &Parked,
     decision: &Decision<'_>,
-) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar!(
-        r#"
-        WITH decided AS (
-            UPDATE dead_letters
-               SET state = $2, decided_by = $3, decided_at = now(), edited_event = $4
-             WHERE id = $1
-            RETURNING id, operation_id, decided_at
-        ), audited AS (
-            INSERT INTO audit_logs (id, action, entity_type, entity_id, before, after, operation_id)
-            SELECT $5, $6, 'dead_letter', id, '{"state": "parked"}',
-                   jsonb_build_object('state', $2::text, 'by', $3::text, 'reason', $7::text, 'edited', $4::bytea IS NOT NULL),
-                   $8
-              FROM decided
-        )
-        SELECT decided_at AS "decided_at!" FROM decided
-        "#,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE dead_letters SET state = $2, decided_by = $3, decided_at = now(), edited_event = $4 WHERE id = $1",
         id,
         decision.state,
         decision.decided_by,
         decision.edited_event,
-        contracts::ids::new_id(),
-        decision.action,
-        decision.reason,
-        parked.operation_id,
     )
-    .fetch_one(tx)
-    .await
+    .execute(&mut *tx)
+    .await?;
+    let edited = decision.edited_event.is_some();
+    let entry = AuditEntry {
+        actor: Actor::Operator(decision.decided_by.to_owned()),
+        action: decision.action,
+        entity_type: "dead_letter",
+        entity_id: id,
+        before: Some(json!({ "state": "parked" })),
+        after: Some(json!({ "state": decision.state, "reason": decision.reason, "edited": edited })),
+        operation_id: parked.operation_id,
+    };
+    audit::record(tx, &[entry]).await
 }

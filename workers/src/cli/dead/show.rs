@@ -1,4 +1,4 @@
-//! `workers dead show`: one letter, with the event that died. What cannot be read as JSON is shown as escaped bytes.
+//! `workers dead show`: prints one letter with its event. An event that is no JSON is printed as escaped bytes.
 
 use std::io::Write;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// Which.
+/// The dead letter to show.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DeadShowArgs {
     /// Its id, as listed.
     #[arg(value_name = "ID")]
     id: Uuid,
 }
 
-/// Prints it.
-pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
+/// Prints the dead letter.
+pub(super) async fn run(args: &DeadShowArgs, database: &PgPool) -> anyhow::Result<()> {
     let letter = sqlx::query!("SELECT * FROM dead_letters WHERE id = $1", args.id)
         .fetch_optional(database)
         .await?
@@ -53,7 +53,7 @@ pub(super) async fn run(args: &Args, database: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// JSON laid out, its control characters escaped as JSON does it; anything else as escaped bytes.
+/// Returns JSON indented, its control characters escaped; anything else as escaped bytes.
 fn readable(event: &[u8]) -> String {
     serde_json::from_slice::<Value>(event)
         .and_then(|json| serde_json::to_string_pretty(&json))

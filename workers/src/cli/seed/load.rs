@@ -1,6 +1,6 @@
-//! What a load test starts from: open batches, and students whose seats are held, so that payments can begin at once,
-//! or who have yet to ask for one. The batches' counters are kept as the platform keeps them, so that the checker may
-//! count them.
+//! The sample data of a load test: open course batches, and students whose seats are held, so that payments can begin at
+//! once, or who have yet to register. The course batches' counters are kept as the platform keeps them, so that the checker
+//! can count them.
 
 use anyhow::ensure;
 use contracts::ids;
@@ -11,16 +11,16 @@ use uuid::Uuid;
 
 use super::{BASE_FEE, RUST_COURSE, TAX_RATE};
 
-/// Rows a statement, so that none runs into the statement timeout.
+/// Rows per statement, so that none runs into the statement timeout.
 const CHUNK: usize = 2_000;
 
-/// How much of it.
-pub(super) struct Wish {
+/// The amount of sample data.
+pub(super) struct LoadPlan {
     pub students: i32,
-    pub batches: i32,
+    pub course_batches: i32,
     pub seats: Option<i32>,
     pub waitlist: i32,
-    /// Whether the students have their seats already.
+    /// True where each student has a seat held.
     pub seated: bool,
 }
 
@@ -29,34 +29,34 @@ struct Student {
     student_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_id: Option<Uuid>,
-    /// Where the seat is; without one, only a way to print every batch.
+    /// The course batch of the seat; without a seat, course batches in turn.
     batch_id: Uuid,
     email: String,
     amount_due: Decimal,
     currency: String,
 }
 
-/// Makes them and prints a JSON object a student.
-pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
-    let students_each = (wish.students - 1) / wish.batches + 1;
-    let seats = wish.seats.unwrap_or(students_each * 2);
+/// Creates the data and prints a JSON object for each student.
+pub(super) async fn run(database: &PgPool, plan: &LoadPlan) -> anyhow::Result<()> {
+    let students_each = (plan.students - 1) / plan.course_batches + 1;
+    let seats = plan.seats.unwrap_or(students_each * 2);
     ensure!(
-        !wish.seated || seats >= students_each,
+        !plan.seated || seats >= students_each,
         "--seats {seats} is too few for the {students_each} students of each batch"
     );
     let currency =
         sqlx::query_scalar!("SELECT currency FROM courses WHERE id = $1", RUST_COURSE).fetch_one(database).await?;
-    let batches = batches(database, wish.batches, seats, wish.waitlist).await?;
+    let course_batches = course_batches(database, plan.course_batches, seats, plan.waitlist).await?;
     let amount_due = BASE_FEE + BASE_FEE * TAX_RATE / Decimal::ONE_HUNDRED;
-    let students: Vec<Student> = batches
+    let students: Vec<Student> = course_batches
         .iter()
         .cycle()
-        .zip(0..wish.students)
+        .zip(0..plan.students)
         .map(|(batch_id, _)| {
             let student_id = ids::new_id();
             Student {
                 student_id,
-                registration_id: wish.seated.then(ids::new_id),
+                registration_id: plan.seated.then(ids::new_id),
                 batch_id: *batch_id,
                 email: format!("student-{}@load.example.org", student_id.simple()),
                 amount_due: amount_due.round_dp(2),
@@ -65,15 +65,15 @@ pub(super) async fn run(database: &PgPool, wish: &Wish) -> anyhow::Result<()> {
         })
         .collect();
     for chunk in students.chunks(CHUNK) {
-        write(database, chunk, wish.seated).await?;
+        write(database, chunk, plan.seated).await?;
     }
     let lines = students.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
     Ok(())
 }
 
-async fn batches(database: &PgPool, count: i32, seats: i32, waitlist: i32) -> sqlx::Result<Vec<Uuid>> {
-    let batches: Vec<Uuid> = (0..count).map(|_| ids::new_id()).collect();
+async fn course_batches(database: &PgPool, count: i32, seats: i32, waitlist: i32) -> sqlx::Result<Vec<Uuid>> {
+    let course_batches: Vec<Uuid> = (0..count).map(|_| ids::new_id()).collect();
     sqlx::query!(
         r#"
         INSERT INTO batches (id, course_id, code, name, mode, capacity, waitlist_capacity, start_date, end_date, opens_at,
@@ -82,7 +82,7 @@ async fn batches(database: &PgPool, count: i32, seats: i32, waitlist: i32) -> sq
                now() - interval '1 minute', now() + interval '7 days', 60, 1440, $4, 'open'
           FROM UNNEST($1::uuid[]) AS wanted (id)
         "#,
-        &batches,
+        &course_batches,
         RUST_COURSE,
         seats,
         BASE_FEE,
@@ -90,19 +90,19 @@ async fn batches(database: &PgPool, count: i32, seats: i32, waitlist: i32) -> sq
     )
     .execute(database)
     .await?;
-    Ok(batches)
+    Ok(course_batches)
 }
 
 async fn write(database: &PgPool, students: &[Student], seated: bool) -> sqlx::Result<()> {
     let mut tx = database.begin().await?;
-    make_accounts(&mut tx, students).await?;
+    create_accounts(&mut tx, students).await?;
     if seated {
         hold_seats(&mut tx, students).await?;
     }
     tx.commit().await
 }
 
-async fn make_accounts(tx: &mut PgConnection, students: &[Student]) -> sqlx::Result<()> {
+async fn create_accounts(tx: &mut PgConnection, students: &[Student]) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         WITH created AS (

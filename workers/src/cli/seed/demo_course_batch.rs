@@ -1,4 +1,4 @@
-//! The demo's own batch: two seats and five places behind them, fresh each time, so that it can be played for ever.
+//! The demo's own course batch: two seats and a waitlist of five, fresh each time, so that the demo can run again.
 
 use anyhow::Context as _;
 use contracts::{ids, validation::Checks};
@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{BASE_FEE, RUST_COURSE, TEACHER};
 
-/// Makes it and prints it as one JSON object.
+/// Creates the course batch and prints it as one JSON object.
 pub(super) async fn run(database: &PgPool, code: &str) -> anyhow::Result<()> {
     Checks::new()
         .line("--demo-batch", code, 50)

@@ -1,25 +1,27 @@
-//! An approved payment with all that its invoice will say: the registration's price, what was invoiced of it before, who
-//! pays and for what; or the invoice that the payment has already.
+//! Payments with all that their invoices need: the registration's price, the sums invoiced before, the recipient and the
+//! description; or the invoice that a payment has already.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use contracts::messages;
+use contracts::messages::IssueInvoice;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    issue_invoice::IssuedInvoice,
+    issued_invoice::IssuedInvoice,
     money::{Invoiced, Price},
 };
 use crate::runtime::{Delivery, Failure};
 
-pub(super) type Payments = HashMap<Uuid, Payment>;
+/// Payments by id.
+pub(super) type PaymentsToInvoice = HashMap<Uuid, PaymentToInvoice>;
 
+/// A payment, its registration and its invoice, as read under the lock of the series.
 #[derive(Debug)]
-pub(super) struct Payment {
+pub(super) struct PaymentToInvoice {
     pub id: Uuid,
     pub registration_id: Uuid,
     pub student_id: Uuid,
@@ -44,11 +46,13 @@ pub(super) struct Payment {
     pub now: DateTime<Utc>,
 }
 
-impl Payment {
+impl PaymentToInvoice {
+    /// Returns true where the payment is approved and has no invoice.
     pub fn is_due(&self) -> bool {
         self.was_approved && self.invoice_id.is_none()
     }
 
+    /// Returns the registration's price.
     pub fn price(&self) -> Price {
         Price {
             fee: self.fee,
@@ -59,6 +63,7 @@ impl Payment {
         }
     }
 
+    /// Returns the sums of the registration's invoices before this one.
     pub fn invoiced(&self) -> Invoiced {
         Invoiced {
             discount: self.invoiced_discount,
@@ -68,6 +73,7 @@ impl Payment {
         }
     }
 
+    /// Returns the invoice that the payment has already.
     pub fn existing(&self) -> Option<IssuedInvoice> {
         Some(IssuedInvoice {
             invoice_id: self.invoice_id?,
@@ -79,14 +85,15 @@ impl Payment {
     }
 }
 
-/// Read after the series is locked: what other batches issued is seen, and what is read stays true until the commit.
+/// Reads the deliveries' payments. The series must be locked: then invoices of other transactions are seen, and what is
+/// read stays true until the commit.
 pub(super) async fn select_payments(
     tx: &mut PgConnection,
-    batch: &[Delivery<messages::IssueInvoice>],
-) -> Result<Payments, Failure> {
-    let wanted: Vec<Uuid> = batch.iter().map(|delivery| delivery.command.payment_id).collect();
+    deliveries: &[Delivery<IssueInvoice>],
+) -> Result<PaymentsToInvoice, Failure> {
+    let wanted: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.command.payment_id).collect();
     let payments = sqlx::query_as!(
-        Payment,
+        PaymentToInvoice,
         r#"SELECT p.id, p.registration_id, p.student_id, p.amount, p.currency,
                   p.status IN ('approved', 'refund_pending', 'refunded') AS "was_approved!",
                   r.fee, r.discount, r.tax_rate, r.tax, r.amount_due,

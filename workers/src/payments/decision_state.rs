@@ -1,5 +1,6 @@
-//! What an accountant's verdict makes of a payment, its registration and its seat, decided in memory in the batch's order
-//! while all of them are locked.
+//! The decision on `payment.decide.v1`: what an accountant's verdict makes of a payment, its registration and its seat,
+//! decided in memory in the deliveries' order while all of them are locked. A payment is decided once: of two verdicts at
+//! once, the first wins and the second is rejected.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,58 +9,92 @@ use contracts::{
     messages::{DecidePayment, PaymentDecision},
 };
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Payment, PaymentStatus, Payments,
-    decide_payment::{DecideMemo, DecidedPayment},
-};
+use super::{Payment, PaymentStatus, Payments};
 use crate::{
+    audit::{self, Actor, AuditEntry},
     registrations::{
-        Registration, RegistrationStatus, Registrations, Seats, audit::AuditEntry, registration::SubmittedPayments,
+        Notice, Registration, RegistrationStatus, Registrations, Seats, enrollment, registration::SubmittedPayments,
     },
     runtime::{Delivery, Failure},
 };
 
-/// What is known while a batch is settled in its order.
-#[derive(Debug, Default)]
-pub struct Bench {
-    /// The seats of the registrations' batches.
-    pub seats: Seats,
-    /// The registrations of the payments.
-    pub registrations: Registrations,
-    /// The payments.
-    pub payments: Payments,
-    /// One row a decision.
-    pub entries: Vec<AuditEntry>,
-    /// Registrations that were confirmed just now, with the operation that did it.
-    pub confirmed: Vec<(Uuid, Registration)>,
-    submitted: HashMap<Uuid, SubmittedPayments>,
-    /// Students and batches with an active registration: an expired one of theirs cannot come back.
-    active: HashSet<(Uuid, Uuid)>,
+/// The result that the client gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecidedPayment {
+    /// `payments.id`.
+    pub payment_id: Uuid,
+    /// `approved` or `rejected`.
+    pub status: PaymentStatus,
+    /// `student_registrations.id` of what was paid for.
+    pub registration_id: Uuid,
+    /// The registration's status now.
+    pub registration_status: RegistrationStatus,
+    /// The sum of the approved payments.
+    pub amount_paid: Decimal,
+    /// The price in all.
+    pub amount_due: Decimal,
+    /// The enrollment, where this confirmed the seat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrollment_id: Option<Uuid>,
+    /// True where the money bought no seat: the student may have it back.
+    pub refund_offered: bool,
 }
 
-impl Bench {
-    /// Locks what the payments touch, in the order batch, registration, payment.
+/// The part of the outcome that only the follow-ups need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DecideMemo {
+    /// The payer's notice.
+    pub notice: Option<Notice>,
+    /// The bank's reference, as typed.
+    pub transaction_id: String,
+    /// Gross.
+    pub amount: Decimal,
+    /// True where this confirmed the seat.
+    pub newly_confirmed: bool,
+}
+
+/// The outcome of `payment.decide.v1`.
+pub type DecisionOutcome = Outcome<DecidedPayment, DecideMemo>;
+
+/// All that is known while deliveries are decided in order.
+#[derive(Debug, Default)]
+pub struct DecisionState {
+    seats: Seats,
+    registrations: Registrations,
+    payments: Payments,
+    submitted: HashMap<Uuid, SubmittedPayments>,
+    /// Students and course batches with an active registration: an expired one of theirs cannot come back.
+    active: HashSet<(Uuid, Uuid)>,
+    audit_entries: Vec<AuditEntry>,
+    /// Registrations that were confirmed just now, with the operation that did it.
+    confirmed: Vec<(Uuid, Registration)>,
+}
+
+impl DecisionState {
+    /// Locks course batches, registrations and payments, in this order.
     ///
     /// # Errors
-    /// [`Failure::Race`] where a registration lost its seat meanwhile; the database's.
-    pub async fn lock(tx: &mut PgConnection, payment_ids: &[Uuid]) -> Result<Self, Failure> {
-        let registration_ids = Payments::registrations(tx, payment_ids).await?;
+    /// [`Failure::Race`] where a registration lost its seat meanwhile; else the database's.
+    pub async fn load(tx: &mut PgConnection, deliveries: &[Delivery<DecidePayment>]) -> Result<Self, Failure> {
+        let payment_ids: Vec<Uuid> = deliveries.iter().map(|d| d.command.payment_id).collect();
+        let registration_ids = Payments::registrations(tx, &payment_ids).await?;
         let seats = Seats::lock_of_seatless(tx, &registration_ids).await?;
         let registrations = Registrations::lock(tx, registration_ids).await?;
         if !registrations.iter().all(|registration| seats.covers(registration)) {
             return Err(Failure::Race);
         }
-        let payments = Payments::lock(tx, payment_ids).await?;
+        let payments = Payments::lock(tx, &payment_ids).await?;
         let submitted = registrations.submitted_payments(tx).await?;
         let active = active_registrations(tx, &registrations).await?;
         Ok(Self { seats, registrations, payments, submitted, active, ..Self::default() })
     }
 
-    /// Decides one payment, or says why not.
-    pub fn settle(&mut self, delivery: &Delivery<DecidePayment>) -> Outcome<DecidedPayment, DecideMemo> {
+    /// Approves or rejects one payment, or rejects the command.
+    pub fn decide(&mut self, delivery: &Delivery<DecidePayment>) -> DecisionOutcome {
         let Principal::User { id: reviewer_id, role: Role::Accountant | Role::Admin } = delivery.principal else {
             return Outcome::rejected(ProblemType::Forbidden);
         };
@@ -69,7 +104,7 @@ impl Bench {
         let registration = self.registrations.get(before.registration_id);
         let registration = registration.expect("a payment's registration is locked before it").clone();
         let approve = delivery.command.decision == PaymentDecision::Approve;
-        if let Some(problem) = objection(&before, &registration, reviewer_id, approve) {
+        if let Some(problem) = rejection_reason(&before, &registration, reviewer_id, approve) {
             return Outcome::rejected(problem);
         }
         let payment = self.payments.change(before.id).expect("it was found above");
@@ -88,14 +123,14 @@ impl Bench {
             }
         };
         let after = payment.clone();
-        self.entries.push(AuditEntry {
-            principal: delivery.principal,
+        self.audit_entries.push(AuditEntry {
+            actor: Actor::Principal(delivery.principal),
             action,
             entity_type: "payment",
             entity_id: before.id,
-            before: before.snapshot(),
-            after: after.snapshot(),
-            operation_id: delivery.id,
+            before: Some(before.snapshot()),
+            after: Some(after.snapshot()),
+            operation_id: Some(delivery.id),
         });
         let open = self.close(&before);
         let refund_offered = approve && self.credit(delivery.id, &before);
@@ -105,7 +140,20 @@ impl Bench {
         self.outcome(&after, &registration, refund_offered)
     }
 
-    /// Takes a payment out of those that nobody has decided yet; returns how many of its registration remain.
+    /// Writes what changed; returns the ids of the new enrollments, by registration.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn save(&self, tx: &mut PgConnection) -> Result<HashMap<Uuid, Uuid>, Failure> {
+        self.payments.save(tx).await?;
+        self.registrations.save(tx).await?;
+        self.seats.save(tx).await?;
+        let enrollment_ids = enrollment::enroll(tx, &self.confirmed).await?;
+        audit::record(tx, &self.audit_entries).await?;
+        Ok(enrollment_ids)
+    }
+
+    /// Takes a payment out of the undecided ones; returns how many of its registration remain.
     fn close(&mut self, payment: &Payment) -> i64 {
         let submitted = self.submitted.entry(payment.registration_id).or_default();
         submitted.count -= 1;
@@ -113,7 +161,7 @@ impl Bench {
         submitted.count
     }
 
-    /// Adds the money to the registration and finds out what it buys; true where it buys no seat.
+    /// Adds the money to the registration and confirms or renews the seat; returns true where it buys no seat.
     fn credit(&mut self, operation_id: Uuid, payment: &Payment) -> bool {
         let open = self.submitted.get(&payment.registration_id).map_or(0, |submitted| submitted.count);
         let registration = self.registrations.change(payment.registration_id).expect("it was found above");
@@ -142,7 +190,7 @@ impl Bench {
         }
     }
 
-    /// A seat whose last payment has been looked at, without confirming it, is held for another while.
+    /// Holds the seat for another term, where its last undecided payment was decided without confirming it.
     fn renew(&mut self, registration_id: Uuid, open_payments: i64) {
         let Some(registration) = self.registrations.get(registration_id) else {
             return;
@@ -154,12 +202,7 @@ impl Bench {
         }
     }
 
-    fn outcome(
-        &self,
-        payment: &Payment,
-        before: &Registration,
-        refund_offered: bool,
-    ) -> Outcome<DecidedPayment, DecideMemo> {
+    fn outcome(&self, payment: &Payment, before: &Registration, refund_offered: bool) -> DecisionOutcome {
         let registration = self.registrations.get(payment.registration_id).expect("it was found above");
         let newly_confirmed =
             registration.status == RegistrationStatus::Confirmed && before.status != RegistrationStatus::Confirmed;
@@ -183,7 +226,12 @@ impl Bench {
     }
 }
 
-fn objection(payment: &Payment, registration: &Registration, reviewer_id: Uuid, approve: bool) -> Option<Problem> {
+fn rejection_reason(
+    payment: &Payment,
+    registration: &Registration,
+    reviewer_id: Uuid,
+    approve: bool,
+) -> Option<Problem> {
     let remaining: Decimal = registration.amount_due - registration.amount_paid;
     if payment.status != PaymentStatus::Submitted {
         let reviewed_at = serde_json::json!(payment.reviewed_at);
@@ -199,14 +247,14 @@ fn objection(payment: &Payment, registration: &Registration, reviewer_id: Uuid, 
     }
 }
 
-/// Only an expired registration needs to know; a statement of its own, so that what was committed while the locks were
-/// waited for is seen.
+/// Returns the students and course batches of the expired registrations that have an active registration as well. A
+/// statement of its own, so that it sees what was committed while the locks were waited for.
 async fn active_registrations(
     tx: &mut PgConnection,
     registrations: &Registrations,
 ) -> Result<HashSet<(Uuid, Uuid)>, Failure> {
     let expired = registrations.iter().filter(|r| r.status == RegistrationStatus::Expired);
-    let (students, batches): (Vec<Uuid>, Vec<Uuid>) = expired.map(|r| (r.student_id, r.batch_id)).unzip();
+    let (students, course_batches): (Vec<Uuid>, Vec<Uuid>) = expired.map(|r| (r.student_id, r.batch_id)).unzip();
     if students.is_empty() {
         return Ok(HashSet::new());
     }
@@ -223,7 +271,7 @@ async fn active_registrations(
         ) r
         "#,
         &students,
-        &batches,
+        &course_batches,
     )
     .fetch_all(tx)
     .await?;
