@@ -1,5 +1,7 @@
 //! The testkit itself, on the real services: what other tests lean on must bite.
 
+mod table_lock;
+
 use std::time::Duration;
 
 use contracts::Role;
