@@ -12,6 +12,7 @@ mod process;
 mod proxy;
 mod sandbox;
 mod statements;
+mod table_lock;
 
 pub use environment::setting;
 pub use eventually::{Condition, eventually};
@@ -20,3 +21,4 @@ pub use process::{Process, free_port};
 pub use proxy::Proxy;
 pub use sandbox::Sandbox;
 pub use statements::Statements;
+pub use table_lock::{TableLock, Waiter};

@@ -1,14 +1,12 @@
 //! A 202 is a promise: it comes after the broker's confirm, or not at all, and a retry under the same key is the same
 //! operation, also on another gateway.
 
-use std::time::Duration;
-
 use contracts::Role;
 use serde_json::{Value, json};
 use testkit::{Proxy, Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
-use crate::system::{System, token};
+use crate::system::{LIMIT, PATIENT, System, token};
 
 /// A student with a held registration, and the payment for it.
 async fn payer(sandbox: &Sandbox) -> (Uuid, Value) {
@@ -32,13 +30,12 @@ async fn a_gateway_killed_before_the_confirm_leaves_one_effect() {
     let token = token(student, Role::Student);
     let proxy = Proxy::start(&sandbox.amqp_url()).await;
     let behind = System::with_broker(&sandbox, proxy.url(&sandbox.amqp_url()));
-    let mut doomed = behind.gateway(&[]).await;
+    let mut doomed = behind.gateway(&PATIENT).await;
     proxy.hold_server_to_client();
     let url = format!("{}/v1/payments", doomed.url);
     let asked = behind.post(&url, Some(&token), "one-key", &body);
     let killed = async {
-        eventually("the event is durable", Duration::from_secs(10), || async { sandbox.ready("payments").await == 1 })
-            .await;
+        eventually("the event is durable", LIMIT, || async { sandbox.ready("payments").await == 1 }).await;
         doomed.process.kill9();
     };
     let (answer, ()) = tokio::join!(asked, killed);
@@ -51,7 +48,7 @@ async fn a_gateway_killed_before_the_confirm_leaves_one_effect() {
     let again = system.post_until_accepted(&url, Some(&token), "one-key", &body).await;
     assert_eq!(first.operation, again.operation);
     let mut workers = system.workers("all").await;
-    let operation: Value = eventually("the operation is settled", Duration::from_secs(30), || async {
+    let operation: Value = eventually("the operation is settled", LIMIT, || async {
         let url = format!("{}/v1/operations/{}?wait=5", gateway.url, first.operation);
         let answer = system.http.get(url).bearer_auth(&token).send().await.expect("the gateway answers");
         let operation: Value = answer.json().await.expect("an operation is JSON");

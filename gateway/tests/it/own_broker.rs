@@ -3,11 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
-
-/// RabbitMQ 3.10 writes down the names of new quorum queues lazily: killed sooner, it forgets them.
-pub const QUEUES_REMEMBERED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// Ended by its drop.
 pub struct OwnBroker {
@@ -35,8 +31,18 @@ impl OwnBroker {
         count.unwrap_or_else(|| panic!("{queue} is not among {listed}"))
     }
 
-    pub async fn kill_and_restart(&self) {
+    /// Has the names of new quorum queues written down: RabbitMQ 3.10 does so lazily, and killed sooner it forgets them.
+    pub async fn remember_queues(&self) {
+        self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]).await;
+    }
+
+    /// SIGKILL; returns when it is dead.
+    pub async fn kill(&self) {
         self.services(&["kill", "rabbitmq"]).await;
+    }
+
+    /// Starts it again on the same data, and waits until it answers.
+    pub async fn restart(&self) {
         self.services(&["up", "rabbitmq"]).await;
     }
 

@@ -74,7 +74,7 @@ impl Student {
 
 /// Posts and waits for the outcome in the same request.
 async fn settled(gateway: &Gateway, path: &str, token: Option<&str>, key: &str, body: &Value) -> Answer {
-    let request = gateway.post(path).header("Idempotency-Key", key).header("Prefer", "wait=10").json(body);
+    let request = gateway.post(path).header("Idempotency-Key", key).header("Prefer", "wait=30").json(body);
     answer(match token {
         Some(token) => request.bearer_auth(token),
         None => request,
@@ -151,7 +151,7 @@ async fn a_key_that_came_with_another_payload_is_refused_by_any_gateway() {
     };
     let reused = answer(post(&other)).await.expect(202);
     let id = reused["id"].as_str().expect("an id");
-    let path = format!("/v1/operations/{id}?wait=10");
+    let path = format!("/v1/operations/{id}?wait=30");
     for gateway in [&cold, &scene.gateway] {
         let operation = answer(gateway.get(&path).bearer_auth(&scene.asha.token)).await.expect(200);
         assert_eq!(operation["state"], "rejected", "{operation}");

@@ -1,7 +1,5 @@
 //! A gateway in the test's own process, on a database and a vhost of its own, on any free port.
 
-use std::time::Duration;
-
 use contracts::Queue;
 use gateway::{
     config::{Environment, Settings},
@@ -12,6 +10,8 @@ use secrecy::SecretString;
 use serde_json::Value;
 use testkit::{Sandbox, fixtures::User};
 use uuid::Uuid;
+
+use crate::system::LIMIT;
 
 /// The key that signs access tokens here.
 pub const JWT_SECRET: &str = "a key of the tests' own, long enough for HS256";
@@ -38,7 +38,7 @@ impl Served {
         let mut settings = settings(&sandbox);
         change(&mut settings);
         let gateway = Gateway::start(settings).await.expect("the gateway starts");
-        assert!(gateway.app().publisher.wait_connected(Duration::from_secs(10)).await, "the broker is there");
+        assert!(gateway.app().publisher.wait_connected(LIMIT).await, "the broker is there");
         Self { sandbox, gateway, http: Client::new() }
     }
 

@@ -1,15 +1,13 @@
 //! The day a batch opens: 2,000 visitors for 50 seats and 100 places, no seat sold twice, the waitlist without a gap, and
 //! promotions in its order.
 
-use std::time::Duration;
-
 use contracts::Role;
 use futures::{StreamExt, stream};
 use serde_json::json;
 use testkit::{Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
-use crate::system::{System, token};
+use crate::system::{LIMIT, System, token};
 
 const VISITORS: usize = 2_000;
 const CONNECTIONS: usize = 256;
@@ -110,7 +108,7 @@ async fn promotions_follow_the_waitlist(sandbox: &Sandbox, system: &System, gate
 
 async fn all_settled(sandbox: &Sandbox, number: usize) {
     let expected = i64::try_from(number).expect("a few thousand");
-    eventually("every 202 is settled", Duration::from_secs(90), || async {
+    eventually("every 202 is settled", LIMIT * 2, || async {
         let settled: i64 = sqlx::query_scalar("SELECT count(*) FROM operations WHERE parent_id IS NULL")
             .fetch_one(&sandbox.db)
             .await

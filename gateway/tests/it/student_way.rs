@@ -10,14 +10,14 @@ use testkit::{
     fixtures::{self, CourseBatch, NewCourseBatch},
 };
 
-use crate::system::{Gateway, System, answer, token};
+use crate::system::{Gateway, LIMIT, System, answer, token};
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// Waits for the outcome of an accepted command; answers its result.
 async fn succeeded(gateway: &Gateway, accepted: &Value, token: Option<&str>) -> Value {
     let id = accepted["id"].as_str().expect("an operation has an id");
-    let mut request = gateway.get(&format!("/v1/operations/{id}?wait=20"));
+    let mut request = gateway.get(&format!("/v1/operations/{id}?wait=30"));
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
@@ -28,7 +28,7 @@ async fn succeeded(gateway: &Gateway, accepted: &Value, token: Option<&str>) -> 
 
 /// The items of a page, once there are any that pass.
 async fn listed(gateway: &Gateway, path: &str, token: &str, passes: impl Fn(&Value) -> bool) -> Vec<Value> {
-    eventually(&format!("{path} lists it"), Duration::from_secs(20), || async {
+    eventually(&format!("{path} lists it"), LIMIT, || async {
         let page = answer(gateway.get(path).bearer_auth(token)).await.expect(200);
         let items = page["items"].as_array().expect("a page has items");
         let items: Vec<Value> = items.iter().filter(|item| passes(item)).cloned().collect();

@@ -1,7 +1,11 @@
 //! The whole system for a test: real gateway and worker processes on a sandbox, and clients that behave as real ones do
 //! (retry with the same key when the answer is 503 or does not come).
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use contracts::{
@@ -18,9 +22,20 @@ use uuid::Uuid;
 pub const JWT_SECRET: &str = "test-secret-of-access-tokens-0123456789";
 const SECRET: &str = "test-secret-of-mailed-tokens-0123456789";
 
+/// Longer than anything takes that must happen, on a busy machine too.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Settings of a gateway whose confirms a test holds up: it waits for them, however slow the machine is.
+pub const PATIENT: [(&str, &str); 2] =
+    [("REGISTRAR__AMQP__CONFIRM_TIMEOUT_MS", "60000"), ("REGISTRAR__LIMITS__REQUEST_MS", "120000")];
+/// The same for workers whose transactions a test holds up.
+pub const PATIENT_WORKERS: [(&str, &str); 2] =
+    [("REGISTRAR__DATABASE__LOCK_TIMEOUT_MS", "120000"), ("REGISTRAR__DATABASE__STATEMENT_TIMEOUT_MS", "180000")];
+
 /// Processes of one sandbox, and how to reach them.
 pub struct System {
     pub http: reqwest::Client,
+    /// Requests of `post_until_accepted` that were refused so far.
+    pub refused: AtomicUsize,
     amqp_url: String,
     gateway_database: String,
     workers_database: String,
@@ -58,8 +73,7 @@ impl Gateway {
 
     /// Waits until it hears live messages: readiness does not depend on them.
     pub async fn listens(&self) {
-        let limit = Duration::from_secs(10);
-        eventually("the gateway listens", limit, || async { self.metric("gateway_live_connected").await == 1.0 }).await;
+        eventually("the gateway listens", LIMIT, || async { self.metric("gateway_live_connected").await == 1.0 }).await;
     }
 
     /// One of its metrics, by name and labels; 0 where it was not counted yet.
@@ -74,7 +88,7 @@ impl Gateway {
 
 /// Sends, and reads the answer.
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let asked = std::time::Instant::now();
+    let asked = Instant::now();
     let response = request.send().await.expect("the gateway answers");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.expect("a body");
@@ -113,7 +127,8 @@ impl System {
         let files = std::env::temp_dir().join(format!("registrar-files-{}", sandbox.vhost));
         std::fs::create_dir_all(&files).expect("the temporary folder is writable");
         Self {
-            http: reqwest::Client::builder().timeout(Duration::from_secs(40)).build().expect("a client"),
+            http: reqwest::Client::builder().timeout(Duration::from_secs(90)).build().expect("a client"),
+            refused: AtomicUsize::new(0),
             amqp_url,
             gateway_database: sandbox.gateway_url(),
             workers_database: sandbox.workers_url(),
@@ -145,9 +160,15 @@ impl System {
 
     /// Starts a worker process and waits until it consumes.
     pub async fn workers(&self, pools: &str) -> Process {
+        self.workers_with(pools, &[]).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn workers_with(&self, pools: &str, settings: &[(&str, &str)]) -> Process {
         let metrics = free_port();
         let mut env = self.common(&self.workers_database, metrics);
         env.push(("REGISTRAR__SMTP__URL".to_owned(), testkit::setting("SMTP_URL")));
+        env.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let mut process = Process::start("workers", &["run", "--pools", pools], env);
         process.wait_ready(&format!("http://127.0.0.1:{metrics}/health/ready")).await;
         process
@@ -173,8 +194,8 @@ impl System {
     /// Posts, and posts again under the same key, as the answer asks, until it is a 202.
     pub async fn post_until_accepted(&self, url: &str, token: Option<&str>, key: &str, body: &Value) -> Accepted {
         let mut refusals = Vec::new();
-        for _ in 0..600 {
-            let asked = std::time::Instant::now();
+        for _ in 0..1_200 {
+            let asked = Instant::now();
             match self.post(url, token, key, body).await {
                 Ok(answer) if answer.status() == StatusCode::ACCEPTED => {
                     let body: Value = answer.json().await.expect("a 202 has a JSON body");
@@ -191,6 +212,7 @@ impl System {
                     refusals.push((0, asked.elapsed()));
                 }
             }
+            self.refused.fetch_add(1, Ordering::SeqCst);
             // Shorter than Retry-After asks, so that the fault is felt more often than a polite client would.
             tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.ok();
         }

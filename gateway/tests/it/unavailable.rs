@@ -1,20 +1,24 @@
 //! Something is away: what the gateway refuses, it refuses at once and honestly; what it can still do, it does; what it
 //! has accepted is settled when the rest is back.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use contracts::Role;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use testkit::{
-    Proxy, Sandbox, eventually,
+    Proxy, Sandbox, TableLock, eventually,
     fixtures::{self, CourseBatch, NewCourseBatch},
 };
+use tokio::{net::TcpStream, sync::watch};
 use uuid::Uuid;
 
 use crate::{
     own_broker::OwnBroker,
-    system::{Answer, Gateway, System, answer, token},
+    system::{Answer, Gateway, LIMIT, PATIENT, PATIENT_WORKERS, System, answer, token},
 };
 
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -53,7 +57,7 @@ async fn status(gateway: &Gateway, path: &str) -> u16 {
 
 async fn settled(gateway: &Gateway, operation: &str, token: &str) -> Value {
     let path = format!("/v1/operations/{operation}?wait=5");
-    eventually("the operation is settled", Duration::from_secs(25), || async {
+    eventually("the operation is settled", LIMIT, || async {
         let operation = answer(gateway.get(&path).bearer_auth(token)).await.body;
         matches!(operation["state"].as_str(), Some("succeeded" | "rejected" | "failed")).then_some(operation)
     })
@@ -70,8 +74,7 @@ async fn with_the_broker_away_commands_are_refused_at_once_and_reads_go_on() {
     let mut gateway = System::with_broker(&sandbox, proxy.url(&sandbox.amqp_url())).gateway(&[]).await;
     proxy.refuse_new(true);
     proxy.sever();
-    eventually("readiness is red", Duration::from_secs(5), || async { status(&gateway, "/health/ready").await == 503 })
-        .await;
+    eventually("readiness is red", LIMIT, || async { status(&gateway, "/health/ready").await == 503 }).await;
     let post = || {
         let request = gateway.post("/v1/payments").bearer_auth(&token).header("Idempotency-Key", "away");
         answer(request.json(&payment(&batch, registration)))
@@ -86,10 +89,7 @@ async fn with_the_broker_away_commands_are_refused_at_once_and_reads_go_on() {
     }
 
     proxy.refuse_new(false);
-    eventually("readiness is green again", Duration::from_secs(10), || async {
-        status(&gateway, "/health/ready").await == 200
-    })
-    .await;
+    eventually("readiness is green again", LIMIT, || async { status(&gateway, "/health/ready").await == 200 }).await;
     let accepted = post().await.expect(202);
     let mut workers = System::of(&sandbox).workers("all").await;
     assert_eq!(settled(&gateway, accepted["id"].as_str().expect("an id"), &token).await["state"], "succeeded");
@@ -114,10 +114,8 @@ async fn a_broker_that_blocks_publishers_still_takes_acks() {
         let body = payment(&batch, *registration);
         system.post_until_accepted(&url, Some(&token), "one", &body).await;
     }
-    eventually("payments are settled", Duration::from_secs(10), || async { broker.messages("payments").await == 0 })
-        .await;
-    eventually("notifications wait", Duration::from_secs(10), || async { broker.messages("notifications").await > 0 })
-        .await;
+    eventually("payments are settled", LIMIT, || async { broker.messages("payments").await == 0 }).await;
+    eventually("notifications wait", LIMIT, || async { broker.messages("notifications").await > 0 }).await;
 
     broker.ctl(&["set_vm_memory_high_watermark", "0"]).await;
     let (student, registration) = payers[0];
@@ -132,12 +130,11 @@ async fn a_broker_that_blocks_publishers_still_takes_acks() {
     assert_eq!(status(&gateway, "/health/ready").await, 503);
     assert_eq!(status(&gateway, "/health/live").await, 200);
     notifications.signal("CONT");
-    eventually("consumers ack", Duration::from_secs(10), || async { broker.messages("notifications").await == 0 })
-        .await;
+    eventually("consumers ack", LIMIT, || async { broker.messages("notifications").await == 0 }).await;
     refused_at_once(&post().await);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-    let accepted = eventually("commands are accepted again", Duration::from_secs(10), || async {
+    let accepted = eventually("commands are accepted again", LIMIT, || async {
         let answer = post().await;
         (answer.status == 202).then_some(answer.body)
     })
@@ -184,22 +181,45 @@ async fn with_postgres_away_commands_are_accepted_and_reads_say_503() {
     sandbox.close().await;
 }
 
+/// Waits until it takes no connection any more.
+async fn refuses_connections(gateway: &Gateway) {
+    let address = gateway.url.trim_start_matches("http://");
+    eventually("it takes no connection", LIMIT, || async { TcpStream::connect(address).await.is_err() }).await;
+}
+
+/// The restarts come while a proxy holds the confirms of one gateway, and a lock the transactions of the workers: requests
+/// and commands are in flight however quick the machine is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_process_restarted_under_load_loses_no_accepted_work() {
     const PAYMENTS: usize = 600;
+    /// Posted before the restarts begin.
+    const BEFORE: usize = 100;
+    const AT_ONCE: usize = 32;
+    /// Everything, in words of its own, which its connections are named after.
+    const OLD_POOLS: &str = "all,clock";
     let sandbox = Sandbox::new("rolling restart").await;
     let (batch, payers) = payers(&sandbox, PAYMENTS).await;
+    let proxy = Proxy::start(&sandbox.amqp_url()).await;
+    let behind = proxy.url(&sandbox.amqp_url());
     let system = System::of(&sandbox);
-    let (mut leaving, mut staying) = tokio::join!(system.gateway(&[]), system.gateway(&[]));
-    let (mut old, mut new) = tokio::join!(system.workers("all"), system.workers("all"));
+    let proxied = [&PATIENT[..], &[("REGISTRAR__AMQP__URL", behind.as_str())]].concat();
+    let (mut leaving, mut staying) = tokio::join!(system.gateway(&proxied), system.gateway(&[]));
+    let (mut old, mut new) =
+        tokio::join!(system.workers_with(OLD_POOLS, &PATIENT_WORKERS), system.workers_with("all", &PATIENT_WORKERS));
     let (first, second) = (format!("{}/v1/payments", leaving.url), format!("{}/v1/payments", staying.url));
-    let load = stream::iter(&payers)
-        .map(|(student, registration)| {
-            let (system, first, second) = (&system, &first, &second);
+    let (restarts_begin, _) = watch::channel(false);
+    let answered = AtomicUsize::new(0);
+    let load = stream::iter(payers.iter().enumerate())
+        .map(|(number, (student, registration))| {
+            let (system, first, second, answered) = (&system, &first, &second, &answered);
             let (token, body) = (token(*student, Role::Student), payment(&batch, *registration));
+            let mut restarts_begin = restarts_begin.subscribe();
             async move {
+                if number >= BEFORE {
+                    restarts_begin.wait_for(|begin| *begin).await.expect("the restarts come");
+                }
                 // What a load balancer does: whoever is not served here is served there, under the same key.
-                match system.post(first, Some(&token), "the key", &body).await {
+                let accepted = match system.post(first, Some(&token), "the key", &body).await {
                     Ok(answer) if answer.status() == 202 => {
                         let body: Value = answer.json().await.expect("a 202 has a JSON body");
                         (body["id"].as_str().expect("an id").to_owned(), token, true)
@@ -208,24 +228,43 @@ async fn every_process_restarted_under_load_loses_no_accepted_work() {
                         let accepted = system.post_until_accepted(second, Some(&token), "the key", &body).await;
                         (accepted.operation, token, false)
                     }
-                }
+                };
+                answered.fetch_add(1, Ordering::SeqCst);
+                accepted
             }
         })
-        .buffer_unordered(32)
+        .buffer_unordered(AT_ONCE)
         .collect::<Vec<_>>();
     let restarts = async {
-        eventually("the load is under way", Duration::from_secs(10), || async { payments_of(&sandbox).await > 50 })
-            .await;
-        let asked = std::time::Instant::now();
-        let (gateway, workers) = tokio::join!(leaving.process.terminate(), old.terminate());
+        eventually("the first are answered and settled", LIMIT, || async {
+            answered.load(Ordering::SeqCst) == BEFORE && usize::try_from(payments_of(&sandbox).await) == Ok(BEFORE)
+        })
+        .await;
+        let lock = TableLock::acquire(&sandbox.db, "payments").await;
+        proxy.hold_server_to_client();
+        restarts_begin.send_replace(true);
+        let of_old = format!("workers {OLD_POOLS}");
+        eventually("a payment is being settled by the old process", LIMIT, || async {
+            lock.waiters().await.iter().any(|waiter| waiter.application == of_old)
+        })
+        .await;
+        let asked = Instant::now();
+        leaving.process.signal("TERM");
+        old.signal("TERM");
+        refuses_connections(&leaving).await;
+        old.wait_for_output("asked to stop").await;
+        lock.release().await;
+        proxy.release();
+        let (gateway, workers) = tokio::join!(leaving.process.wait(), old.wait());
         assert!(gateway.success() && workers.success(), "{gateway} {workers}");
         assert!(asked.elapsed() < Duration::from_secs(25), "they end within the supervisor's patience");
     };
     let (accepted, ()) = tokio::join!(load, restarts);
     let here = accepted.iter().filter(|(_, _, here)| *here).count();
-    assert!((50..PAYMENTS).contains(&here), "the restart was felt: {here} were served before");
+    // Some of those who were in flight when it was asked to stop, and nobody who came later.
+    assert!((BEFORE + 1..=BEFORE + AT_ONCE).contains(&here), "{here} were served by the gateway that left");
     let expected = i64::try_from(PAYMENTS).expect("fits");
-    eventually("every mail is sent", Duration::from_secs(60), || async {
+    eventually("every mail is sent", LIMIT * 2, || async {
         let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM email_logs WHERE status = 'sent'")
             .fetch_one(&sandbox.db)
             .await

@@ -9,7 +9,7 @@ use contracts::{
 };
 use serde_json::json;
 use sqlx::PgPool;
-use testkit::{Mailbox, Sandbox, eventually, fixtures, free_port};
+use testkit::{Mailbox, Proxy, Sandbox, eventually, fixtures};
 use workers::{
     documents::FileStore,
     email::{SendEmailHandler, send_email::ClaimedMail},
@@ -18,7 +18,7 @@ use workers::{
 
 use crate::{
     registrations::delivery,
-    support::{SETTLED_LIMIT, Workers, count, event, publisher, settings},
+    support::{SETTLED_LIMIT, Workers, count, event, publisher, put_off, settings},
 };
 
 pub fn mail(to_email: &str, dedupe_key: &str) -> SendEmail {
@@ -167,14 +167,18 @@ async fn without_a_mail_server_mails_wait_visibly_and_the_other_pools_go_on() {
     let publisher = publisher(&sandbox).await;
     let user = fixtures::user(&sandbox.db, &sandbox.email("away"), Role::Student).await;
     let workers = Workers::of(&sandbox);
-    let nowhere = format!("smtp://127.0.0.1:{}", free_port());
-    let mut process = workers.start_with("email,notifications", &[("REGISTRAR__SMTP__URL", nowhere.as_str())]).await;
+    let mail_server = testkit::setting("SMTP_URL");
+    let proxy = Proxy::start(&mail_server).await;
+    proxy.refuse_new(true);
+    let behind = proxy.url(&mail_server);
+    let settings = [("REGISTRAR__SMTP__URL", behind.as_str())];
+    let mut process = workers.start_with("email,notifications", &settings).await;
     let told = CreateNotification {
         to: NotificationTarget::User(user.id),
         ..<CreateNotification as contracts::Command>::example()
     };
     publisher.publish(event(Principal::System, &mail(&user.email, "away:1"))).await.unwrap();
-    eventually("the mail waits on the ladder", SETTLED_LIMIT, || async { sandbox.ready("retry.5s").await == 1 }).await;
+    eventually("the mail waits on the ladder", SETTLED_LIMIT, || async { put_off(&sandbox).await == 1 }).await;
     publisher.publish(event(Principal::System, &told)).await.unwrap();
     eventually("the other pool goes on", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM notifications").await == 1
@@ -182,15 +186,18 @@ async fn without_a_mail_server_mails_wait_visibly_and_the_other_pools_go_on() {
     .await;
     let visible =
         "SELECT count(*) FROM email_logs WHERE status = 'queued' AND last_error <> '' AND lease_until IS NULL";
-    assert_eq!(count(&sandbox, visible).await, 1);
+    // Not while it is being tried again.
+    eventually("the mail waits visibly", SETTLED_LIMIT, || async { count(&sandbox, visible).await == 1 }).await;
+    proxy.refuse_new(false);
     assert!(process.terminate().await.success());
 
-    let mut process = workers.start("email").await;
-    Mailbox::new().wait_for_mail(&user.email, "").await;
+    let mut process = workers.start_with("email", &settings).await;
+    // It may have climbed to the second rung meanwhile.
     eventually("the mail is marked", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM email_logs WHERE status = 'sent' AND attempts >= 2").await == 1
     })
     .await;
+    Mailbox::new().wait_for_mail(&user.email, "").await;
     sandbox.assert_drained().await;
     assert!(process.terminate().await.success());
     sandbox.close().await;

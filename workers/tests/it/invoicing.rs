@@ -2,24 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeSet;
 
 use contracts::{
-    Principal, ProblemType, Role,
+    NewEvent, Principal, ProblemType, Role,
     envelope::join_events,
     ids,
     messages::{DecidePayment, IssueInvoice, PaymentDecision},
 };
 use sqlx::PgPool;
 use testkit::{
-    Sandbox, Statements, eventually,
+    Sandbox, Statements, TableLock, eventually,
     fixtures::{self, NewCourseBatch},
 };
 use uuid::Uuid;
@@ -31,7 +24,7 @@ use workers::{
 
 use crate::{
     registrations::{delivery, done, refused, settle},
-    support::{SETTLED_LIMIT, Workers, accountant, count, event, publisher, settings, take_events},
+    support::{PATIENT, SETTLED_LIMIT, Workers, accountant, count, event, publisher, settings, take_events},
 };
 
 /// Submitted payments of so many students, each of the whole price.
@@ -196,30 +189,32 @@ async fn the_number_of_statements_does_not_depend_on_the_batch() {
     sandbox.close().await;
 }
 
-/// Cuts transactions of the workers off in the middle, so many at most; counts them. Their own role may do so.
-async fn disturb(workers_url: &str, cuts_max: usize, cuts: &AtomicUsize) {
-    let db = PgPool::connect(workers_url).await.unwrap();
-    while cuts.load(Ordering::SeqCst) < cuts_max {
-        eventually("a transaction is open", SETTLED_LIMIT, || async {
-            let cut = sqlx::query_scalar::<_, bool>(
-                "SELECT pg_terminate_backend(pid)
-                   FROM pg_stat_activity
-                  WHERE datname = current_database()
-                    AND usename = current_user
-                    AND pid <> pg_backend_pid()
-                    AND xact_start IS NOT NULL
-                  ORDER BY random()
-                  LIMIT 1",
-            );
-            cut.fetch_optional(&db).await.unwrap().unwrap_or(false)
-        })
-        .await;
-        cuts.fetch_add(1, Ordering::SeqCst);
+/// Where transactions are cut off, in turn: while a payment is decided, before an invoice has its number, after, and
+/// where its rows are half written.
+const CUT_AT: [&str; 5] = ["enrollments", "invoice_series", "invoices", "invoice_lines", "audit_logs"];
+/// The pools of the process that is killed, in an order of their own: its connections are named after them.
+const DOOMED_POOLS: &str = "invoicing,payments";
+/// The slice of approvals that the kill falls into.
+const KILLED_IN: usize = 10;
+
+/// Publishes approvals twice, in arrays that overlap.
+async fn publish_twice(sandbox: &Sandbox, events: &[NewEvent], array_sizes: [usize; 2]) {
+    for array in array_sizes.into_iter().flat_map(|size| events.chunks(size)) {
+        let body = join_events(array.iter().map(|event| &event.bytes));
+        sandbox.publish_raw("commands", "payments", &body).await;
     }
 }
 
-/// Two processes, two consumers each, small batches; every approval comes twice, transactions are cut off in the middle,
-/// and one process is killed.
+/// Cuts off whoever has taken a number and waits to write the invoice, until that is the doomed process.
+async fn doomed_has_a_number(lock: &TableLock, role: &PgPool) {
+    while lock.waiter().await.application != format!("workers {DOOMED_POOLS}") {
+        lock.cut_waiter(role).await;
+    }
+}
+
+/// Two processes, two consumers each, small batches; every approval comes twice, every slice of them has a transaction cut
+/// off in the middle, and one process is killed with a number in its hands. Each slice is published under a lock that its
+/// transactions run into, so the disturbance meets work in flight, however quick the machine is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() {
     let sandbox = Sandbox::new("thousand_approvals").await;
@@ -227,49 +222,55 @@ async fn a_thousand_approvals_under_fire_are_a_thousand_numbers_without_a_gap() 
     let cashier = fixtures::user(&sandbox.db, &sandbox.email("cashier"), Role::Accountant).await;
     drop(publisher(&sandbox).await);
     let events: Vec<_> = payments.iter().map(|id| event(accountant(cashier.id), &approval(*id))).collect();
-    for array in events.chunks(50).chain(events.chunks(40)) {
-        let body = join_events(array.iter().map(|event| &event.bytes).collect::<Vec<_>>().into_iter());
-        sandbox.publish_raw("commands", "payments", &body).await;
-    }
 
     let workers = Workers::of(&sandbox);
-    let settings = [
+    let small_batches = [
         ("REGISTRAR__RUNTIME__CONSUMERS", "2"),
         ("REGISTRAR__RUNTIME__FOLLOW_UP_CONSUMERS", "2"),
         ("REGISTRAR__RUNTIME__PREFETCH", "2"),
         ("REGISTRAR__RUNTIME__BATCH_MAX", "24"),
     ];
+    let settings = [&small_batches[..], &PATIENT].concat();
     let mut survivor = workers.start_with("payments,invoicing", &settings).await;
-    let mut doomed = workers.start_with("payments,invoicing", &settings).await;
-    let workers_url = sandbox.workers_url();
-    let cuts = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&cuts);
-    let fire = tokio::spawn(async move { disturb(&workers_url, 20, &counted).await });
-    eventually("some are invoiced", SETTLED_LIMIT, || async {
-        count(&sandbox, "SELECT count(*) FROM invoices").await >= 100
-    })
-    .await;
-    doomed.kill9();
-    let mut restarted = workers.start_with("payments,invoicing", &settings).await;
+    let mut doomed = workers.start_with(DOOMED_POOLS, &settings).await;
+    let mut restarted = None;
+    let role = PgPool::connect(&sandbox.workers_url()).await.unwrap();
+    for (number, slice) in events.chunks(50).enumerate() {
+        if number == KILLED_IN {
+            // One approval a message: more than the survivor may hold, so the doomed process has some.
+            let lock = TableLock::acquire(&sandbox.db, "invoices").await;
+            publish_twice(&sandbox, slice, [1, 1]).await;
+            doomed_has_a_number(&lock, &role).await;
+            doomed.kill9();
+            lock.release().await;
+            restarted = Some(workers.start_with("payments,invoicing", &settings).await);
+        } else {
+            let lock = TableLock::acquire(&sandbox.db, CUT_AT[number % CUT_AT.len()]).await;
+            publish_twice(&sandbox, slice, [50, 40]).await;
+            lock.cut_waiter(&role).await;
+            lock.release().await;
+        }
+    }
+    role.close().await;
     eventually("all are invoiced", SETTLED_LIMIT, || async {
         count(&sandbox, "SELECT count(*) FROM invoices").await >= 1_000
     })
     .await;
-    fire.abort();
-    assert!(cuts.load(Ordering::SeqCst) >= 5, "transactions were cut off");
-    eventually("every delivery is acked", Duration::from_secs(30), || async {
+    eventually("every delivery is acked", SETTLED_LIMIT, || async {
         sandbox.queue_depth("payments").await + sandbox.queue_depth("invoicing").await == 0
     })
     .await;
-    assert!(survivor.terminate().await.success() && restarted.terminate().await.success());
+    for process in [&mut survivor, &mut restarted.unwrap()] {
+        assert!(process.terminate().await.success());
+    }
 
     assert_eq!(wrong_with_the_books(&sandbox).await, NOTHING);
     assert_eq!(count(&sandbox, "SELECT count(*) FROM invoices").await, 1_000);
     assert_eq!(count(&sandbox, "SELECT count(*) FROM enrollments").await, 1_000);
     let rendered: BTreeSet<_> = take_events(&sandbox, "documents").await.into_iter().collect();
     assert_eq!(rendered.len(), 1_000, "every invoice is to become a PDF, and none a second one");
-    for told in ["notifications", "email"] {
-        assert!(take_events(&sandbox, told).await.len() >= 1_000, "every student is told: {told}");
+    for queue in ["notifications", "email"] {
+        assert!(take_events(&sandbox, queue).await.len() >= 1_000, "every student is notified: {queue}");
     }
     sandbox.close().await;
 }

@@ -1,7 +1,10 @@
 //! A queue split by partition key: each student's events in one partition, in their order, whoever serves it and dies of
 //! it; and nothing is stranded where the number of partitions was changed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use contracts::{
@@ -11,16 +14,16 @@ use contracts::{
     messages::{ExpireHold, SubmitPayment},
 };
 use rust_decimal::Decimal;
-use testkit::{Process, Sandbox, eventually, fixtures, fixtures::NewCourseBatch};
+use testkit::{Process, Sandbox, TableLock, eventually, fixtures, fixtures::NewCourseBatch};
 use uuid::Uuid;
 
-use crate::support::{SETTLED_LIMIT, Workers, count, event, settled, student, take_events};
+use crate::support::{PATIENT, SETTLED_LIMIT, Workers, count, event, put_off, settled, student, take_events};
 
 const FOUR: (&str, &str) = ("REGISTRAR__PARTITIONS__PAYMENTS", "4");
 /// Batches of one delivery, so that a process can be ended in the middle; and fewer held than there are, so that somebody
 /// who took over too early would get later ones.
 const SMALL_BATCHES: [(&str, &str); 3] =
-    [FOUR, ("REGISTRAR__RUNTIME__BATCH_MAX", "1"), ("REGISTRAR__RUNTIME__PREFETCH", "40")];
+    [FOUR, ("REGISTRAR__RUNTIME__BATCH_MAX", "1"), ("REGISTRAR__RUNTIME__PREFETCH", "10")];
 
 fn split(payments: u16) -> Partitions {
     Partitions::of_payments(payments).expect("not too many")
@@ -28,7 +31,7 @@ fn split(payments: u16) -> Partitions {
 
 async fn publisher(sandbox: &Sandbox, payments: u16) -> Publisher {
     let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test").split(split(payments)));
-    assert!(publisher.wait_connected(Duration::from_secs(20)).await, "the broker is up");
+    assert!(publisher.wait_connected(SETTLED_LIMIT).await, "the broker is up");
     publisher
 }
 
@@ -117,8 +120,9 @@ async fn a_partition_holds_the_events_of_its_students_and_nothing_else() {
     sandbox.close().await;
 }
 
-/// Two processes at every partition, one active: it is killed, then the next one is asked to stop. What is left to pay after
-/// each instalment tells the order in which they were settled.
+/// Two processes at every partition, one active: it is killed, then the next one is asked to stop, each while a lock holds
+/// its payments up and more stand in the queue than it may hold. What is left to pay after each instalment tells the order
+/// in which they were settled.
 #[tokio::test]
 async fn the_order_of_each_student_holds_though_processes_die_and_stop() {
     const ROUNDS: usize = 150;
@@ -126,26 +130,40 @@ async fn the_order_of_each_student_holds_though_processes_die_and_stop() {
     let held = Held::seats(&sandbox, 40).await;
     let publisher = publisher(&sandbox, 4).await;
     let mut rounds = Vec::new();
-    for round in 0..ROUNDS {
-        let events = held.instalments(round);
-        rounds.push(events.iter().map(|event| event.id).collect::<Vec<Uuid>>());
-        publisher.publish_all(events).await.expect("confirmed");
-    }
-    let workers = Workers::of(&sandbox);
-    let all = i64::try_from(ROUNDS * held.seats.len()).expect("thousands");
-    let reaches = async |number: i64| {
-        eventually("some are settled", SETTLED_LIMIT, || async { settled_number(&sandbox).await >= number }).await;
-        let settled = settled_number(&sandbox).await;
-        assert!(settled < all, "all {settled} are settled already: nothing is interrupted");
+    // Publishes until there were so many instalments of each student; answers how many that is of all.
+    let mut publish_until = async |number: usize| {
+        for round in rounds.len()..number {
+            let events = held.instalments(round);
+            rounds.push(events.iter().map(|event| event.id).collect::<Vec<Uuid>>());
+            publisher.publish_all(events).await.expect("confirmed");
+        }
+        i64::try_from(number * held.seats.len()).expect("thousands")
     };
-    let mut killed = workers.start_with("payments", &SMALL_BATCHES).await;
-    let mut stopped = workers.start_with("payments.0,payments.1,payments.2,payments.3", &SMALL_BATCHES).await;
-    reaches(all / 8).await;
+    let all_settled = async |number: i64| {
+        eventually("all are settled", SETTLED_LIMIT, || async { settled_number(&sandbox).await == number }).await;
+    };
+    let workers = Workers::of(&sandbox);
+    let settings = [&SMALL_BATCHES[..], &PATIENT].concat();
+    let mut killed = workers.start_with("payments", &settings).await;
+    let mut stopped = workers.start_with("payments.0,payments.1,payments.2,payments.3", &settings).await;
+    all_settled(publish_until(ROUNDS / 8).await).await;
+
+    let lock = TableLock::acquire(&sandbox.db, "payments").await;
+    let published = publish_until(ROUNDS / 3).await;
+    lock.waiter().await;
     killed.kill9();
-    let mut last = workers.start_with("payments", &SMALL_BATCHES).await;
-    reaches(all / 3).await;
-    assert!(stopped.terminate().await.success());
-    eventually("all are settled", SETTLED_LIMIT, || async { settled_number(&sandbox).await == all }).await;
+    lock.release().await;
+    let mut last = workers.start_with("payments", &settings).await;
+    all_settled(published).await;
+
+    let lock = TableLock::acquire(&sandbox.db, "payments").await;
+    let published = publish_until(ROUNDS).await;
+    lock.waiter().await;
+    stopped.signal("TERM");
+    stopped.wait_for_output("asked to stop").await;
+    lock.release().await;
+    assert!(stopped.wait().await.success());
+    all_settled(published).await;
 
     let rows: Vec<(Uuid, String, Option<String>)> =
         sqlx::query_as("SELECT id, state, outcome->'result'->>'amount_remaining' FROM operations")
@@ -183,9 +201,9 @@ async fn who_waits_for_its_turn_at_a_partition_is_alive() {
     let (mut standby, port) = workers.spawn(&pool, &[FOUR]);
     standby.wait_ready(&format!("http://127.0.0.1:{port}/health/ready")).await;
     publisher.publish(payment(held.seats[0], 1)).await.expect("confirmed");
-    assert_eq!(sandbox.ready(&pool).await, 1);
+    eventually("one is ready", SETTLED_LIMIT, || async { sandbox.ready(&pool).await == 1 }).await;
     // Longer than it takes to call a silent subscription lost.
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     eventually("it has waited long enough", Duration::from_secs(30), || async { since.elapsed().as_secs() >= 18 })
         .await;
     assert!(!standby.output().contains("the subscription was lost"), "{}", standby.output());
@@ -211,7 +229,7 @@ async fn what_is_put_off_comes_back_to_its_partition() {
     let paid = payment(held.seats[0], 0);
     let id = paid.id;
     publisher.publish(paid).await.expect("confirmed");
-    eventually("it is put off", SETTLED_LIMIT, || async { sandbox.ready("retry.5s").await == 1 }).await;
+    eventually("it is put off", SETTLED_LIMIT, || async { put_off(&sandbox).await == 1 }).await;
     assert!(process.terminate().await.success());
     eventually("it is back", SETTLED_LIMIT, || async { sandbox.ready(&pool).await == 1 }).await;
     assert_eq!(sandbox.ready("payments").await, 0);
@@ -305,6 +323,8 @@ async fn the_end_of_a_hold_does_not_overtake_a_payment_in_its_batch() {
     let sandbox = Sandbox::new("partition_batch").await;
     let held = Held::seats(&sandbox, 2).await;
     drop(publisher(&sandbox, 1).await);
+    // Accepted before the holds end, however long the rest takes.
+    let paid = payment(held.seats[1], 0);
     sqlx::query("UPDATE student_registrations SET hold_expires_at = now() + interval '1 second'")
         .execute(&sandbox.db)
         .await
@@ -315,7 +335,6 @@ async fn the_end_of_a_hold_does_not_overtake_a_payment_in_its_batch() {
         let end = ExpireHold { registration_id: *registration_id, hold_expires_at, student_id: Some(*student_id) };
         events.push(event(Principal::System, &end));
     }
-    let paid = payment(held.seats[1], 0);
     events.insert(1, paid);
     sandbox.publish_raw("commands", "payments", &join_events(events.iter().map(|event| &event.bytes))).await;
     eventually("both holds are over", SETTLED_LIMIT, || async {

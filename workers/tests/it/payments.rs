@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::time::Duration;
-
 use chrono::{TimeDelta, Utc};
 use contracts::{
     Principal, ProblemType, Role, ids,
@@ -22,7 +20,10 @@ use workers::{
     runtime::{Delivery, Failure, Handler},
 };
 
-use crate::registrations::{delivery, done, refused, settle};
+use crate::{
+    registrations::{delivery, done, refused, settle},
+    support::SETTLED_LIMIT,
+};
 
 fn submit(student_id: Uuid, registration_id: Uuid, reference: &str, amount: Decimal) -> Delivery<SubmitPayment> {
     delivery(
@@ -135,7 +136,7 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
     let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
     let decided = settle(&sandbox.db, &DecidePaymentHandler, &verdict);
-    let outcomes = tokio::time::timeout(Duration::from_secs(10), decided).await.expect("it waits for the batch");
+    let outcomes = tokio::time::timeout(SETTLED_LIMIT, decided).await.expect("it waits for the batch");
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     registering.rollback().await.unwrap();
     sandbox.close().await;
@@ -143,7 +144,7 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
 
 /// Until some transaction waits for another's row.
 pub async fn somebody_waits(db: &PgPool) {
-    testkit::eventually("a transaction waits for a lock", Duration::from_secs(10), || async {
+    testkit::eventually("a transaction waits for a lock", SETTLED_LIMIT, || async {
         let waiting = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
         );

@@ -29,7 +29,7 @@ struct Server {
 
 impl Server {
     async fn start(&self) -> String {
-        let listener = TcpListener::bind(("127.0.0.1", testkit::free_port())).await.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());
         let server = self.clone();
         tokio::spawn(async move {

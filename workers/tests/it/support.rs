@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use contracts::{
     Command, NewEvent, Principal, Role, TraceParent,
-    amqp::{AmqpSettings, Publisher},
+    amqp::{AmqpSettings, Publisher, topology::LADDER},
     envelope::Origin,
     ids::new_id,
 };
@@ -14,6 +14,10 @@ use testkit::{Process, Sandbox, eventually, free_port};
 use uuid::Uuid;
 
 pub const SETTLED_LIMIT: Duration = Duration::from_secs(60);
+
+/// Settings of a process whose transactions a test holds up with a lock: they wait for it, however slow the machine is.
+pub const PATIENT: [(&str, &str); 2] =
+    [("REGISTRAR__DATABASE__LOCK_TIMEOUT_MS", "120000"), ("REGISTRAR__DATABASE__STATEMENT_TIMEOUT_MS", "180000")];
 
 /// Worker processes of one sandbox.
 pub struct Workers {
@@ -92,7 +96,7 @@ impl Drop for Workers {
 /// A publisher on the sandbox's vhost, with the topology declared.
 pub async fn publisher(sandbox: &Sandbox) -> Publisher {
     let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test"));
-    assert!(publisher.wait_connected(Duration::from_secs(20)).await, "the broker is up");
+    assert!(publisher.wait_connected(SETTLED_LIMIT).await, "the broker is up");
     publisher
 }
 
@@ -133,6 +137,15 @@ pub async fn acked(port: u16, pool: &str, batches: u64) {
         (count >= batches).then_some(())
     })
     .await;
+}
+
+/// Messages on the retry ladder, whichever rung each has reached.
+pub async fn put_off(sandbox: &Sandbox) -> u64 {
+    let mut messages = 0;
+    for rung in LADDER {
+        messages += sandbox.ready(&rung.queue()).await;
+    }
+    messages
 }
 
 /// One number from the database.

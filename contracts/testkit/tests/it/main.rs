@@ -1,5 +1,7 @@
 //! The testkit itself, on the real services: what other tests rely on must detect failures.
 
+mod table_lock;
+
 use std::time::Duration;
 
 use contracts::Role;

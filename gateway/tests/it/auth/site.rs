@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use contracts::{Role, ids::new_id, tokens::MailTokens};
@@ -12,6 +11,8 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Sandbox, fixtures};
 use uuid::Uuid;
+
+use crate::system::LIMIT;
 
 /// Of this gateway.
 pub const JWT_SECRET: &str = "an HS256 secret of a test, 32 bytes or more";
@@ -96,7 +97,7 @@ pub async fn start(sandbox: &Sandbox) -> Gateway {
     settings.secrets.jwt_hs256 = JWT_SECRET.to_owned().into();
     settings.auth.bcrypt_cost = 4;
     let gateway = Gateway::start(settings).await.expect("the settings are good");
-    gateway.app().publisher.wait_connected(Duration::from_secs(20)).await;
+    assert!(gateway.app().publisher.wait_connected(LIMIT).await, "the broker is there");
     gateway
 }
 

@@ -44,7 +44,7 @@ impl Listener {
 
     /// Goes on from a position.
     pub async fn from(gateway: &Gateway, token: &str, last_id: Option<&str>) -> Self {
-        let mut request = gateway.get("/v1/events").timeout(Duration::from_secs(120)).bearer_auth(token);
+        let mut request = gateway.get("/v1/events").timeout(Duration::from_secs(600)).bearer_auth(token);
         if let Some(id) = last_id {
             request = request.header("Last-Event-ID", id);
         }
