@@ -65,8 +65,8 @@ pub async fn run(args: Args, mut settings: Settings) -> anyhow::Result<()> {
         settings.check()?;
     }
     #[cfg(feature = "planted-bugs")]
-    if let Some(plant) = settings.planted {
-        runtime::planted::plant(plant);
+    if let Some(fault) = settings.planted {
+        runtime::fault_injection::inject(fault);
     }
     // Before anything else: a signal that comes during the start must not kill the process outright.
     let stop = CancellationToken::new();

@@ -105,7 +105,7 @@ impl Effect for SendEmail {
     type Result = ();
     type Memo = ();
 
-    const LEAF: bool = true;
+    const SELF_DEDUPLICATING: bool = true;
     /// An upper bound; `smtp.concurrency` is what holds.
     const CONCURRENCY: usize = 64;
 

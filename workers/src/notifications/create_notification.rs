@@ -23,7 +23,7 @@ impl Handler for CreateNotification {
     type Result = ();
     type Memo = ();
 
-    const LEAF: bool = true;
+    const SELF_DEDUPLICATING: bool = true;
 
     async fn apply(
         &self,
@@ -72,7 +72,7 @@ impl Handler for CreateNotification {
         Ok(batch.iter().map(|_| Outcome::succeeded(())).collect())
     }
 
-    fn tells(&self, command: &Self::Command) -> Option<NotificationTarget> {
+    fn notifies(&self, command: &Self::Command) -> Option<NotificationTarget> {
         Some(command.to.clone())
     }
 }

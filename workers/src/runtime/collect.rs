@@ -20,7 +20,7 @@ const PROBES_MISSED_MAX: u32 = 3;
 
 /// What was gathered, in order, and the tag up to which it acks.
 #[derive(Default)]
-pub struct Batch {
+pub struct Deliveries {
     pub events: Vec<RawEvent>,
     pub undecodable: Vec<Undecodable>,
     /// Rows, by weight.
@@ -42,13 +42,13 @@ pub enum Stop {
 ///
 /// # Errors
 /// [`Stop`]; what was gathered so far is not lost, it was not acked.
-pub async fn next_batch(
+pub async fn next_deliveries(
     context: &Context,
     channel: &Channel,
     consumer: &mut Consumer,
     active: bool,
-) -> Result<Batch, Stop> {
-    let mut batch = Batch::default();
+) -> Result<Deliveries, Stop> {
+    let mut deliveries = Deliveries::default();
     // A backlog must not keep a process that was asked to stop: with it there is always a delivery ready.
     if context.stop.is_cancelled() {
         return Err(Stop::Cancelled);
@@ -58,22 +58,22 @@ pub async fn next_batch(
         Some(first) => (open(first)?, context.settings.linger_ms),
         None => (first_delivery(context, channel, consumer, active).await?, 0),
     };
-    add(context, &mut batch, first);
+    add(context, &mut deliveries, first);
     let lingering = tokio::time::sleep(Duration::from_millis(linger_ms));
     tokio::pin!(lingering);
-    while batch.weight < context.rows_max && batch.deliveries < context.deliveries_max {
+    while deliveries.weight < context.rows_max && deliveries.deliveries < context.deliveries_max {
         // What is there already costs no wait.
         if let Some(next) = consumer.next().now_or_never() {
-            add(context, &mut batch, open(next)?);
+            add(context, &mut deliveries, open(next)?);
             continue;
         }
         tokio::select! {
             biased;
-            next = consumer.next() => add(context, &mut batch, open(next)?),
+            next = consumer.next() => add(context, &mut deliveries, open(next)?),
             () = &mut lingering => break,
         }
     }
-    Ok(batch)
+    Ok(deliveries)
 }
 
 async fn first_delivery(
@@ -121,17 +121,17 @@ async fn probe(context: &Context, channel: &Channel) -> Result<(u32, u32), Stop>
     Ok((queue.message_count(), queue.consumer_count()))
 }
 
-fn add(context: &Context, batch: &mut Batch, delivery: Delivery) {
+fn add(context: &Context, deliveries: &mut Deliveries, delivery: Delivery) {
     let received = Instant::now();
-    batch.last_tag = delivery.delivery_tag;
-    batch.deliveries += 1;
+    deliveries.last_tag = delivery.delivery_tag;
+    deliveries.deliveries += 1;
     for element in decode_body(Bytes::from(delivery.data)) {
         match element {
             Ok(event) => {
-                batch.weight += context.weight(&event.kind);
-                batch.events.push(event);
+                deliveries.weight += context.weight(&event.kind);
+                deliveries.events.push(event);
             }
-            Err(undecodable) => batch.undecodable.push(undecodable),
+            Err(undecodable) => deliveries.undecodable.push(undecodable),
         }
     }
     context.stage("decode", received);

@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    collect::{Batch, Stop, next_batch},
-    depth::ArraySize,
-    fate::Dues,
+    collect::{Deliveries, Stop, next_deliveries},
+    disposition::Outbound,
     finisher::{Finish, finish_all},
     health::{Health, State},
+    queue_depths::ArraySize,
     registry::Registry,
 };
 use crate::config;
@@ -66,7 +66,11 @@ pub enum Interrupted {
 /// Turns one batch into what it owes the broker.
 pub trait Settler: Send + Sync {
     /// Settles a batch, whatever it holds.
-    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>>;
+    fn settle<'a>(
+        &'a self,
+        context: &'a Context,
+        deliveries: Deliveries,
+    ) -> BoxFuture<'a, Result<Outbound, Interrupted>>;
 }
 
 impl Context {
@@ -197,24 +201,24 @@ async fn serve(
     let mut active = !context.single_active;
     loop {
         context.health.set(&context.consumer, State::Idle);
-        let batch = match next_batch(context, channel, consumer, active).await {
-            Ok(batch) => batch,
+        let deliveries = match next_deliveries(context, channel, consumer, active).await {
+            Ok(deliveries) => deliveries,
             Err(Stop::Cancelled) => return End::Stopped,
             Err(Stop::Lost(why)) => return End::Lost { why, served: true },
         };
         active = true;
         context.health.set(&context.consumer, State::Busy);
-        let last_tag = batch.last_tag;
-        metrics::histogram!("batch_events", "pool" => context.pool_name).record(batch.events.len() as f64);
-        context.array_size.learn(batch.events.len(), batch.deliveries);
+        let last_tag = deliveries.last_tag;
+        metrics::histogram!("batch_events", "pool" => context.pool_name).record(deliveries.events.len() as f64);
+        context.array_size.learn(deliveries.events.len(), deliveries.deliveries);
         let started = Instant::now();
-        let dues = match settler.settle(context, batch).await {
-            Ok(dues) => dues,
+        let outbound = match settler.settle(context, deliveries).await {
+            Ok(outbound) => outbound,
             Err(Interrupted::Stopping) => return End::Stopped,
             Err(Interrupted::DatabaseAway) => return End::DatabaseAway,
         };
         context.stage("settle_batch", started);
-        if finished.send(Finish { dues, last_tag }).await.is_err() {
+        if finished.send(Finish { outbound, last_tag }).await.is_err() {
             return End::Lost { why: "the channel ended before the ack".into(), served: true };
         }
     }

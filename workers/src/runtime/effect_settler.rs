@@ -7,10 +7,10 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use uuid::Uuid;
 
 use super::{
+    bisection::bisect,
     consumer::{Context, Interrupted},
-    division::divide,
+    disposition::Disposition,
     failure::Failure,
-    fate::Fate,
     handler::{Claim, Delivery, Effect, Parent},
     handler_settler::{Settle, Typed, committed, complete, is_fresh, known, panic_text, type_all},
     inbox::{NewRows, SettledRow},
@@ -29,12 +29,13 @@ impl<E: Effect> Settle for EffectSettler<E> {
         &'a self,
         context: &'a Context,
         events: &'a [RawEvent],
-    ) -> BoxFuture<'a, Result<Vec<Fate>, Interrupted>> {
+    ) -> BoxFuture<'a, Result<Vec<Disposition>, Interrupted>> {
         async move {
-            let Typed { fates, positions, deliveries } = type_all::<E::Command>(events);
-            let fates = Mutex::new(fates);
-            let note = |position: usize, fate: Fate| {
-                fates.lock().expect("no code panics while it holds the fates")[position] = Some(fate);
+            let Typed { dispositions, positions, deliveries } = type_all::<E::Command>(events);
+            let dispositions = Mutex::new(dispositions);
+            let note = |position: usize, fate: Disposition| {
+                dispositions.lock().expect("no code panics while it holds the dispositions")[position] =
+                    Some(disposition);
             };
 
             let claimed = Mutex::new(Vec::new());
@@ -44,13 +45,13 @@ impl<E: Effect> Settle for EffectSettler<E> {
                 for (index, claim) in range.zip(claims) {
                     match claim {
                         Claimed::Do(work) => claimed.push((index, work)),
-                        Claimed::Fate(fate) => note(positions[index], fate),
+                        Claimed::Disposition(disposition) => note(positions[index], fate),
                     }
                 }
                 Ok(())
             };
-            let alone = |index: usize, failure: Failure| note(positions[index], Fate::of_failure(&failure));
-            divide(context, deliveries.len(), claim, alone).await?;
+            let single = |index: usize, failure: Failure| note(positions[index], Disposition::of_failure(&failure));
+            bisect(context, deliveries.len(), claim, single).await?;
 
             let claimed = claimed.into_inner().expect("no code panics while it holds the claims");
             let started = std::time::Instant::now();
@@ -62,11 +63,11 @@ impl<E: Effect> Settle for EffectSettler<E> {
                 marked.into_iter().for_each(|(position, fate)| note(position, fate));
                 Ok(())
             };
-            let alone = |index: usize, failure: Failure| {
-                note(positions[performed[index].0], Fate::of_failure(&failure));
+            let single = |index: usize, failure: Failure| {
+                note(positions[performed[index].0], Disposition::of_failure(&failure));
             };
-            divide(context, performed.len(), mark, alone).await?;
-            Ok(complete(fates.into_inner().expect("no code panics while it holds the fates")))
+            bisect(context, performed.len(), mark, single).await?;
+            Ok(complete(dispositions.into_inner().expect("no code panics while it holds the dispositions")))
         }
         .boxed()
     }
@@ -75,14 +76,14 @@ impl<E: Effect> Settle for EffectSettler<E> {
         E::Command::example().weight()
     }
 
-    fn is_leaf(&self) -> bool {
-        E::LEAF
+    fn is_self_deduplicating(&self) -> bool {
+        E::SELF_DEDUPLICATING
     }
 }
 
 enum Claimed<W> {
     Do(W),
-    Fate(Fate),
+    Disposition(Disposition),
 }
 
 impl<E: Effect> EffectSettler<E> {
@@ -95,25 +96,25 @@ impl<E: Effect> EffectSettler<E> {
     ) -> Result<Vec<Claimed<E::Work>>, Failure> {
         let mut tx = context.database.begin().await?;
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id).collect();
-        let settled = if E::LEAF { HashMap::new() } else { known(&mut tx, &ids).await? };
+        let settled = if E::SELF_DEDUPLICATING { HashMap::new() } else { known(&mut tx, &ids).await? };
         let fresh: Vec<usize> = (0..deliveries.len())
             .filter(|index| is_fresh(&events[positions[*index]], settled.get(&deliveries[*index].id)))
             .collect();
-        let batch: Vec<_> = fresh.iter().map(|index| deliveries[*index].clone()).collect();
-        let claims = if batch.is_empty() { Vec::new() } else { self.0.claim(&mut tx, &batch).await? };
-        if claims.len() != batch.len() {
-            return Err(Failure::Data(format!("{} claims for {} events", claims.len(), batch.len()).into()));
+        let unsettled: Vec<_> = fresh.iter().map(|index| deliveries[*index].clone()).collect();
+        let claims = if unsettled.is_empty() { Vec::new() } else { self.0.claim(&mut tx, &unsettled).await? };
+        if claims.len() != unsettled.len() {
+            return Err(Failure::Data(format!("{} claims for {} events", claims.len(), unsettled.len()).into()));
         }
         tx.commit().await?;
         let mut claims = fresh.into_iter().zip(claims).peekable();
         (0..deliveries.len())
             .map(|index| match claims.next_if(|(next, _)| *next == index).map(|(_, claim)| claim) {
                 Some(Claim::Do(work)) => Ok(Claimed::Do(work)),
-                Some(Claim::Done) => Ok(Claimed::Fate(Fate::Duplicate { follow_ups: Vec::new() })),
-                Some(Claim::Later) => Ok(Claimed::Fate(Fate::Later)),
+                Some(Claim::Done) => Ok(Claimed::Disposition(Disposition::Duplicate { follow_ups: Vec::new() })),
+                Some(Claim::Later) => Ok(Claimed::Disposition(Disposition::Later)),
                 None => {
                     let (event, delivery) = (&events[positions[index]], &deliveries[index]);
-                    self.duplicate(context, event, delivery, settled.get(&delivery.id)).map(Claimed::Fate)
+                    self.duplicate(context, event, delivery, settled.get(&delivery.id)).map(Claimed::Disposition)
                 }
             })
             .collect()
@@ -144,7 +145,7 @@ impl<E: Effect> EffectSettler<E> {
         events: &[RawEvent],
         positions: &[usize],
         performed: &[Performed<'_, E>],
-    ) -> Result<Vec<(usize, Fate)>, Failure> {
+    ) -> Result<Vec<(usize, Disposition)>, Failure> {
         let mut tx = context.database.begin().await?;
         let views: Vec<_> = performed.iter().map(|(_, delivery, work, done)| (*delivery, work, done)).collect();
         let outcomes = self.0.mark(&mut tx, &views).await?;
@@ -154,29 +155,29 @@ impl<E: Effect> EffectSettler<E> {
         }
         // Another worker may have done the same meanwhile: its row holds, and the follow-ups are the same.
         let ids: Vec<Uuid> = performed.iter().map(|(_, delivery, ..)| delivery.id).collect();
-        let settled = if E::LEAF { HashMap::new() } else { known(&mut tx, &ids).await? };
+        let settled = if E::SELF_DEDUPLICATING { HashMap::new() } else { known(&mut tx, &ids).await? };
         let mut outcomes = outcomes.into_iter();
         let mut rows = NewRows::default();
-        let mut fates = Vec::with_capacity(performed.len());
+        let mut dispositions = Vec::with_capacity(performed.len());
         for (index, delivery, _, done) in performed {
             let position = positions[*index];
             let fate = match done {
-                Err(failure) => Fate::of_failure(failure),
+                Err(failure) => Disposition::of_failure(failure),
                 Ok(_) => {
                     let outcome = outcomes.next().expect("as many outcomes as successes");
                     let row = settled.get(&delivery.id);
-                    if !E::LEAF && is_fresh(&events[position], row) {
+                    if !E::SELF_DEDUPLICATING && is_fresh(&events[position], row) {
                         rows.push(&events[position], delivery, &outcome, row)?;
                     }
                     let follow_ups = self.follow_ups(context, &events[position], delivery, &outcome);
-                    Fate::Settled { state: outcome.state(), follow_ups, told: None }
+                    Disposition::Settled { state: outcome.state(), follow_ups, notified: None }
                 }
             };
-            fates.push((position, fate));
+            dispositions.push((position, fate));
         }
         rows.settle(&mut tx).await?;
         tx.commit().await?;
-        Ok(fates)
+        Ok(dispositions)
     }
 
     fn duplicate(
@@ -185,10 +186,10 @@ impl<E: Effect> EffectSettler<E> {
         event: &RawEvent,
         delivery: &Delivery<E::Command>,
         row: Option<&SettledRow>,
-    ) -> Result<Fate, Failure> {
+    ) -> Result<Disposition, Failure> {
         let outcome = committed::<E::Result, E::Memo>(event, row)?;
         let follow_ups = outcome.map(|outcome| self.follow_ups(context, event, delivery, &outcome));
-        Ok(Fate::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
+        Ok(Disposition::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
     }
 
     fn follow_ups(

@@ -9,19 +9,19 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use lapin::{Channel, options::BasicAckOptions};
 use tokio::sync::mpsc;
 
-use super::{consumer::Context, fate::Dues};
+use super::{consumer::Context, disposition::Outbound};
 
 /// Events that are published at once; more wait for the confirms of those before.
 const PUBLISH_CHUNK: usize = 2_048;
 /// Settled batches whose follow-ups are not confirmed yet; beyond them settling waits.
-const BATCHES_UNDER_WAY_MAX: usize = 4;
+const OUTBOUND_IN_FLIGHT_MAX: usize = 4;
 /// In place of a tag: acked already. Tags begin at 1.
 #[cfg(feature = "planted-bugs")]
 const ACKED: u64 = 0;
 
 /// A settled batch that is still to be acked.
 pub struct Finish {
-    pub dues: Dues,
+    pub outbound: Outbound,
     pub last_tag: u64,
 }
 
@@ -30,14 +30,14 @@ pub struct Finish {
 ///
 /// # Errors
 /// Why the channel ended; what was not acked comes again.
-pub async fn finish_all(context: Context, channel: Channel, mut batches: mpsc::Receiver<Finish>) -> Result<(), String> {
+pub async fn finish_all(context: Context, channel: Channel, mut settled: mpsc::Receiver<Finish>) -> Result<(), String> {
     let mut published = FuturesOrdered::new();
     loop {
         tokio::select! {
             biased;
             Some(last_tag) = published.next() => acknowledge(&context, &channel, last_tag?).await?,
-            batch = batches.recv(), if published.len() < BATCHES_UNDER_WAY_MAX => match batch {
-                Some(batch) => published.push_back(publish_dues(&context, &channel, batch)),
+            finish = settled.recv(), if published.len() < OUTBOUND_IN_FLIGHT_MAX => match finish {
+                Some(finish) => published.push_back(publish_outbound(&context, &channel, finish)),
                 None => break,
             },
         }
@@ -49,20 +49,20 @@ pub async fn finish_all(context: Context, channel: Channel, mut batches: mpsc::R
 }
 
 /// Tells and publishes what a batch owes; answers the tag that may then be acked.
-async fn publish_dues(context: &Context, channel: &Channel, batch: Finish) -> Result<u64, String> {
-    let Finish { dues, last_tag } = batch;
-    if !dues.live.is_empty() {
-        context.publisher.publish_live(dues.live);
+async fn publish_outbound(context: &Context, channel: &Channel, finish: Finish) -> Result<u64, String> {
+    let Finish { outbound, last_tag } = finish;
+    if !outbound.live.is_empty() {
+        context.publisher.publish_live(outbound.live);
     }
     #[cfg(feature = "planted-bugs")]
-    if super::planted::ack_before_follow_ups() {
+    if super::fault_injection::ack_before_follow_ups() {
         ack(channel, last_tag).await?;
-        super::planted::reach(super::planted::Point::BetweenFollowUps).await;
-        publish_all(context, channel, dues.publish).await?;
+        super::fault_injection::reach(super::fault_injection::Point::BetweenFollowUps).await;
+        publish_all(context, channel, outbound.publish).await?;
         return Ok(ACKED);
     }
     let started = Instant::now();
-    publish_all(context, channel, dues.publish).await?;
+    publish_all(context, channel, outbound.publish).await?;
     context.stage("follow_ups", started);
     Ok(last_tag)
 }
@@ -73,7 +73,7 @@ async fn acknowledge(context: &Context, channel: &Channel, last_tag: u64) -> Res
         if last_tag == ACKED {
             return Ok(());
         }
-        super::planted::reach(super::planted::Point::BeforeAck).await;
+        super::fault_injection::reach(super::fault_injection::Point::BeforeAck).await;
     }
     let started = Instant::now();
     ack(channel, last_tag).await?;
@@ -89,10 +89,10 @@ async fn publish_all(
     for chunk in events.chunks(PUBLISH_CHUNK) {
         #[cfg(feature = "planted-bugs")]
         if let [first, rest @ ..] = chunk
-            && super::planted::holds_at(super::planted::Point::BetweenFollowUps)
+            && super::fault_injection::holds_at(super::fault_injection::Point::BetweenFollowUps)
         {
             publish(&context.publisher, channel, std::slice::from_ref(first)).await?;
-            super::planted::reach(super::planted::Point::BetweenFollowUps).await;
+            super::fault_injection::reach(super::fault_injection::Point::BetweenFollowUps).await;
             publish(&context.publisher, channel, rest).await?;
             continue;
         }

@@ -51,7 +51,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Whether the handler's own unique key is its inbox, and no operations row is written. Only for kinds without
     /// follow-ups whose result nobody asks for.
-    const LEAF: bool = false;
+    const SELF_DEDUPLICATING: bool = false;
 
     /// Settles the batch: set-based statements, never one an event; one outcome each, in the batch's order. Ids in the
     /// batch are distinct and none is settled yet; business keys may repeat, and then the first in order wins.
@@ -61,7 +61,7 @@ pub trait Handler: Send + Sync + 'static {
     fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> impl Future<Output = Outcomes<Self::Result, Self::Memo>> + Send;
 
     /// What follows: a pure function of the command and its committed outcome, so that a redelivery computes the same.
@@ -74,7 +74,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Who has something new in their inbox in the application, once it has succeeded: they are told live.
-    fn tells(&self, _command: &Self::Command) -> Option<NotificationTarget> {
+    fn notifies(&self, _command: &Self::Command) -> Option<NotificationTarget> {
         None
     }
 }
@@ -104,8 +104,8 @@ pub trait Effect: Sized + Send + Sync + 'static {
     /// What only the follow-ups need.
     type Memo: Serialize + DeserializeOwned + Default + Send + Sync;
 
-    /// As [`Handler::LEAF`].
-    const LEAF: bool = false;
+    /// As [`Handler::SELF_DEDUPLICATING`].
+    const SELF_DEDUPLICATING: bool = false;
     /// How many are done at once, a batch.
     const CONCURRENCY: usize;
 
@@ -116,7 +116,7 @@ pub trait Effect: Sized + Send + Sync + 'static {
     fn claim(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> impl Future<Output = Result<Vec<Claim<Self::Work>>, Failure>> + Send;
 
     /// Does one; bounded in time by itself.

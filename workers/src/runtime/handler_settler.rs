@@ -8,10 +8,10 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
+    bisection::bisect,
     consumer::{Context, Interrupted},
-    division::divide,
+    disposition::Disposition,
     failure::Failure,
-    fate::Fate,
     handler::{Delivery, Handler, Parent},
     inbox::{self, NewRows, SettledRow},
     raw_event::RawEvent,
@@ -24,13 +24,13 @@ pub trait Settle: Send + Sync {
         &'a self,
         context: &'a Context,
         events: &'a [RawEvent],
-    ) -> BoxFuture<'a, Result<Vec<Fate>, Interrupted>>;
+    ) -> BoxFuture<'a, Result<Vec<Disposition>, Interrupted>>;
 
     /// How many rows one event of this kind writes, before it is parsed.
     fn weight(&self) -> usize;
 
     /// Whether the kind writes no operations rows.
-    fn is_leaf(&self) -> bool;
+    fn is_self_deduplicating(&self) -> bool;
 }
 
 /// A handler, as the runtime runs it.
@@ -41,22 +41,23 @@ impl<H: Handler> Settle for HandlerSettler<H> {
         &'a self,
         context: &'a Context,
         events: &'a [RawEvent],
-    ) -> BoxFuture<'a, Result<Vec<Fate>, Interrupted>> {
+    ) -> BoxFuture<'a, Result<Vec<Disposition>, Interrupted>> {
         async move {
-            let Typed { fates, positions, deliveries } = type_all::<H::Command>(events);
-            let fates = Mutex::new(fates);
-            let note = |position: usize, fate: Fate| {
-                fates.lock().expect("no code panics while it holds the fates")[position] = Some(fate);
+            let Typed { dispositions, positions, deliveries } = type_all::<H::Command>(events);
+            let dispositions = Mutex::new(dispositions);
+            let note = |position: usize, fate: Disposition| {
+                dispositions.lock().expect("no code panics while it holds the dispositions")[position] =
+                    Some(disposition);
             };
             let transaction = |range: Range<usize>| async {
                 let (positions, deliveries) = (&positions[range.clone()], &deliveries[range]);
                 let settled = self.transaction(context, events, positions, deliveries).await?;
-                settled.into_iter().zip(positions).for_each(|(fate, position)| note(*position, fate));
+                settled.into_iter().zip(positions).for_each(|(disposition, position)| note(*position, fate));
                 Ok(())
             };
-            let alone = |index: usize, failure: Failure| note(positions[index], Fate::of_failure(&failure));
-            divide(context, deliveries.len(), transaction, alone).await?;
-            Ok(complete(fates.into_inner().expect("no code panics while it holds the fates")))
+            let single = |index: usize, failure: Failure| note(positions[index], Disposition::of_failure(&failure));
+            bisect(context, deliveries.len(), transaction, single).await?;
+            Ok(complete(dispositions.into_inner().expect("no code panics while it holds the dispositions")))
         }
         .boxed()
     }
@@ -65,8 +66,8 @@ impl<H: Handler> Settle for HandlerSettler<H> {
         H::Command::example().weight()
     }
 
-    fn is_leaf(&self) -> bool {
-        H::LEAF
+    fn is_self_deduplicating(&self) -> bool {
+        H::SELF_DEDUPLICATING
     }
 }
 
@@ -78,27 +79,31 @@ impl<H: Handler> HandlerSettler<H> {
         events: &[RawEvent],
         positions: &[usize],
         deliveries: &[Delivery<H::Command>],
-    ) -> Result<Vec<Fate>, Failure> {
+    ) -> Result<Vec<Disposition>, Failure> {
         let mut connection = context.database.acquire().await?;
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id).collect();
-        let settled = if H::LEAF { HashMap::new() } else { known(&mut connection, &ids).await? };
+        let settled = if H::SELF_DEDUPLICATING { HashMap::new() } else { known(&mut connection, &ids).await? };
         let (fresh, indexes) = fresh(events, positions, deliveries, &settled);
         let origin = |index: &usize| (&events[positions[*index]], settled.get(&deliveries[*index].id));
         let origins: Vec<_> = indexes.iter().map(origin).collect();
         let outcomes = self.apply(context, &mut connection, &fresh, &origins).await?;
-        let mut fates: Vec<Fate> = Vec::with_capacity(deliveries.len());
+        let mut dispositions: Vec<Disposition> = Vec::with_capacity(deliveries.len());
         let mut outcomes = fresh.iter().zip(outcomes).peekable();
         for (delivery, position) in deliveries.iter().zip(positions) {
             let event = &events[*position];
-            fates.push(match outcomes.next_if(|(next, _)| next.id == delivery.id) {
+            dispositions.push(match outcomes.next_if(|(next, _)| next.id == delivery.id) {
                 Some((_, outcome)) => {
                     let follow_ups = self.follow_ups(context, event, delivery, &outcome);
-                    Fate::Settled { state: outcome.state(), follow_ups, told: self.0.tells(&delivery.command) }
+                    Disposition::Settled {
+                        state: outcome.state(),
+                        follow_ups,
+                        notified: self.0.notifies(&delivery.command),
+                    }
                 }
                 None => self.duplicate(context, event, delivery, settled.get(&delivery.id))?,
             });
         }
-        Ok(fates)
+        Ok(dispositions)
     }
 
     /// Applies and settles these, each with the event that it came in and the failed operation that it replays, if any.
@@ -124,7 +129,7 @@ impl<H: Handler> HandlerSettler<H> {
         }
         context.stage("apply", started);
         let started = std::time::Instant::now();
-        if !H::LEAF {
+        if !H::SELF_DEDUPLICATING {
             let mut rows = NewRows::default();
             for ((delivery, outcome), (event, failed)) in fresh.iter().zip(&outcomes).zip(origins) {
                 rows.push(event, delivery, outcome, *failed)?;
@@ -133,12 +138,12 @@ impl<H: Handler> HandlerSettler<H> {
         }
         context.stage("settle", started);
         #[cfg(feature = "planted-bugs")]
-        super::planted::reach(super::planted::Point::BeforeCommit).await;
+        super::fault_injection::reach(super::fault_injection::Point::BeforeCommit).await;
         let started = std::time::Instant::now();
         tx.commit().await?;
         context.stage("commit", started);
         #[cfg(feature = "planted-bugs")]
-        super::planted::reach(super::planted::Point::AfterCommit).await;
+        super::fault_injection::reach(super::fault_injection::Point::AfterCommit).await;
         Ok(outcomes)
     }
 
@@ -148,10 +153,10 @@ impl<H: Handler> HandlerSettler<H> {
         event: &RawEvent,
         delivery: &Delivery<H::Command>,
         row: Option<&SettledRow>,
-    ) -> Result<Fate, Failure> {
+    ) -> Result<Disposition, Failure> {
         let outcome = committed::<H::Result, H::Memo>(event, row)?;
         let follow_ups = outcome.map(|outcome| self.follow_ups(context, event, delivery, &outcome));
-        Ok(Fate::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
+        Ok(Disposition::Duplicate { follow_ups: follow_ups.unwrap_or_default() })
     }
 
     fn follow_ups(
@@ -168,7 +173,7 @@ impl<H: Handler> HandlerSettler<H> {
 
 /// A batch of one kind, parsed: bad ones and repeated ids have their fate already.
 pub(super) struct Typed<C> {
-    pub fates: Vec<Option<Fate>>,
+    pub dispositions: Vec<Option<Disposition>>,
     /// Where in the batch each delivery stands.
     pub positions: Vec<usize>,
     pub deliveries: Vec<Delivery<C>>,
@@ -176,7 +181,7 @@ pub(super) struct Typed<C> {
 
 /// Parses a batch; of several events with one id the first in order wins.
 pub(super) fn type_all<C: Command>(events: &[RawEvent]) -> Typed<C> {
-    let mut typed = Typed { fates: Vec::new(), positions: Vec::new(), deliveries: Vec::new() };
+    let mut typed = Typed { dispositions: Vec::new(), positions: Vec::new(), deliveries: Vec::new() };
     let mut seen = HashSet::with_capacity(events.len());
     for (position, event) in events.iter().enumerate() {
         let fate = if seen.insert(event.id) {
@@ -186,26 +191,26 @@ pub(super) fn type_all<C: Command>(events: &[RawEvent]) -> Typed<C> {
                     typed.deliveries.push(delivery);
                     None
                 }
-                Err(failure) => Some(Fate::of_failure(&failure)),
+                Err(failure) => Some(Disposition::of_failure(&failure)),
             }
         } else {
             // Its follow-ups go out with the first one's.
-            Some(Fate::Duplicate { follow_ups: Vec::new() })
+            Some(Disposition::Duplicate { follow_ups: Vec::new() })
         };
-        typed.fates.push(fate);
+        typed.dispositions.push(disposition);
     }
     typed
 }
 
 /// Every event has a fate now.
-pub(super) fn complete(fates: Vec<Option<Fate>>) -> Vec<Fate> {
-    fates.into_iter().map(|fate| fate.expect("division gives every event a fate")).collect()
+pub(super) fn complete(dispositions: Vec<Option<Disposition>>) -> Vec<Disposition> {
+    dispositions.into_iter().map(|disposition| fate.expect("bisection gives every event a fate")).collect()
 }
 
 /// The settled ones among these ids.
 pub(super) async fn known(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, SettledRow>, Failure> {
     #[cfg(feature = "planted-bugs")]
-    if super::planted::inbox_off() {
+    if super::fault_injection::inbox_off() {
         return Ok(HashMap::new());
     }
     Ok(inbox::settled(connection, ids).await?)

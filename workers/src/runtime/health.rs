@@ -14,7 +14,7 @@ use std::{
 /// How long a consumer may be without its subscription before the process counts as dead.
 const UNSUBSCRIBED_MAX: Duration = Duration::from_secs(10);
 /// How long one batch may take; far below the broker's consumer timeout of 30 minutes.
-const BATCH_TIME_MAX: Duration = Duration::from_secs(5 * 60);
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What a consumer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Health {
                 State::Unsubscribed if since.elapsed() > UNSUBSCRIBED_MAX => {
                     Some(format!("{name} has had no subscription for {} s", since.elapsed().as_secs()))
                 }
-                State::Busy if since.elapsed() > BATCH_TIME_MAX => {
+                State::Busy if since.elapsed() > SETTLING_TIME_MAX => {
                     Some(format!("{name} has been at one batch for {} s", since.elapsed().as_secs()))
                 }
                 _ => None,

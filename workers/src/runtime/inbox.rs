@@ -112,7 +112,7 @@ impl NewRows {
     pub async fn settle(self, conn: &mut PgConnection) -> Result<(), Failure> {
         let new = self.new;
         #[cfg(feature = "planted-bugs")]
-        let new = if super::planted::inbox_off() {
+        let new = if super::fault_injection::inbox_off() {
             let written = settled(conn, &new.ids).await?;
             new.but(&written)
         } else {

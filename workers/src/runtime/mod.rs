@@ -9,26 +9,26 @@
 //! nacked or rejected; handlers never see an event twice in a batch, nor one that is settled. This folder is the only
 //! place in `workers` that knows AMQP.
 
+mod bisection;
 mod collect;
 mod consumer;
-mod dead;
-mod depth;
-mod division;
+mod dead_letters;
+mod disposition;
 mod effect_settler;
 pub mod failure;
-mod fate;
 mod finisher;
 pub mod handler;
 mod handler_settler;
 mod health;
 mod inbox;
-mod leftovers;
+mod orphaned_queues;
 mod pool;
+mod queue_depths;
 mod raw_event;
 mod registry;
 
 #[cfg(feature = "planted-bugs")]
-pub mod planted;
+pub mod fault_injection;
 
 pub use consumer::Context;
 pub use failure::{Failure, chain};

@@ -18,13 +18,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    collect::Batch,
+    collect::Deliveries,
     consumer::{Context, Interrupted, Settler, consume},
-    dead::DeadSettler,
-    depth::{ArraySize, watch},
-    fate::{Dues, Fate},
+    dead_letters::DeadLetterSettler,
+    disposition::{Disposition, Outbound},
     health::{Health, State},
-    leftovers,
+    orphaned_queues,
+    queue_depths::{ArraySize, watch},
     raw_event::{RawEvent, Undecodable},
     registry::Registry,
 };
@@ -68,13 +68,13 @@ pub async fn run(pools: Pools, stop: CancellationToken) -> anyhow::Result<()> {
                 tasks.spawn(consume(context, pools.amqp.clone(), Arc::clone(&pool_settler)));
             }
         }
-        tasks.spawn(leftovers::serve(pools.clone(), pool, size, Arc::clone(&pool_settler), stop.clone()));
+        tasks.spawn(orphaned_queues::serve(pools.clone(), pool, size, Arc::clone(&pool_settler), stop.clone()));
         let context = pools.context(WorkQueue::whole(pool), 0, true, ArraySize::new(), &stop);
         tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(QuarantineSettler(pool))));
     }
     if pools.dead_letters {
         let context = pools.dead_context(&stop);
-        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(DeadSettler)));
+        tasks.spawn(consume(context, pools.amqp.clone(), Arc::new(DeadLetterSettler)));
     }
     tasks.spawn(watch(pools.amqp.clone(), sizes, pools.database.clone(), stop.clone()));
     pools.health.started();
@@ -159,14 +159,18 @@ impl Pools {
 struct PoolSettler;
 
 impl Settler for PoolSettler {
-    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+    fn settle<'a>(
+        &'a self,
+        context: &'a Context,
+        deliveries: Deliveries,
+    ) -> BoxFuture<'a, Result<Outbound, Interrupted>> {
         async move {
-            let mut dues = Dues::default();
-            dues.publish.extend(batch.undecodable.into_iter().map(park_undecodable));
-            for group in by_kind(batch.events) {
-                settle_group(context, &group, &mut dues).await?;
+            let mut outbound = Outbound::default();
+            outbound.publish.extend(deliveries.undecodable.into_iter().map(park_undecodable));
+            for group in by_kind(deliveries.events) {
+                settle_group(context, &group, &mut outbound).await?;
             }
-            Ok(dues)
+            Ok(outbound)
         }
         .boxed()
     }
@@ -176,15 +180,21 @@ impl Settler for PoolSettler {
 struct QuarantineSettler(Queue);
 
 impl Settler for QuarantineSettler {
-    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+    fn settle<'a>(
+        &'a self,
+        context: &'a Context,
+        deliveries: Deliveries,
+    ) -> BoxFuture<'a, Result<Outbound, Interrupted>> {
         async move {
-            if batch.events.len() <= 1 {
-                return PoolSettler.settle(context, batch).await;
+            if deliveries.events.len() <= 1 {
+                return PoolSettler.settle(context, deliveries).await;
             }
-            let mut dues = Dues::default();
-            dues.publish.extend(batch.undecodable.into_iter().map(park_undecodable));
-            dues.publish.extend(batch.events.into_iter().map(|event| (Target::Quarantine(self.0), event.bytes)));
-            Ok(dues)
+            let mut outbound = Outbound::default();
+            outbound.publish.extend(deliveries.undecodable.into_iter().map(park_undecodable));
+            outbound
+                .publish
+                .extend(deliveries.events.into_iter().map(|event| (Target::Quarantine(self.0), event.bytes)));
+            Ok(outbound)
         }
         .boxed()
     }
@@ -213,17 +223,20 @@ fn by_kind(events: Vec<RawEvent>) -> Vec<Vec<RawEvent>> {
     groups
 }
 
-async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) -> Result<(), Interrupted> {
+async fn settle_group(context: &Context, group: &[RawEvent], outbound: &mut Outbound) -> Result<(), Interrupted> {
     #[cfg(feature = "planted-bugs")]
     for event in group {
-        super::planted::die_of(event).await;
+        super::fault_injection::die_of(event).await;
     }
     let started = Instant::now();
-    let fates = match context.registry.registered(&group[0].kind) {
+    let dispositions = match context.registry.registered(&group[0].kind) {
         Some(kind) => kind.settler.settle(context, group).await?,
         None => group
             .iter()
-            .map(|event| Fate::Poison { class: "unknown_kind", text: format!("nobody settles `{}`", event.kind) })
+            .map(|event| Disposition::Poison {
+                class: "unknown_kind",
+                text: format!("nobody settles `{}`", event.kind),
+            })
             .collect(),
     };
     context.stage("settle_kind", started);
@@ -231,12 +244,12 @@ async fn settle_group(context: &Context, group: &[RawEvent], dues: &mut Dues) ->
     let ages = metrics::histogram!("settled_age_seconds", "pool" => pool, "kind" => kind);
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let now = Utc::now();
-    for (event, fate) in group.iter().zip(fates) {
-        *counts.entry(fate.outcome()).or_default() += 1;
-        if let Fate::Settled { .. } = fate {
+    for (event, fate) in group.iter().zip(dispositions) {
+        *counts.entry(disposition.outcome()).or_default() += 1;
+        if let Disposition::Settled { .. } = fate {
             ages.record((now - event.accepted_at).as_seconds_f64().max(0.0));
         }
-        dues.add(event, fate, context.settings.attempts_max, context.partitions);
+        outbound.add(event, fate, context.settings.attempts_max, context.partitions);
     }
     for (outcome, count) in counts {
         metrics::counter!("events_total", "pool" => pool, "kind" => kind, "outcome" => outcome).increment(count);

@@ -14,15 +14,15 @@ use super::{
 /// How often a conflicting transaction is tried before the batch is divided.
 const CONFLICT_TRIES: u32 = 3;
 
-/// Runs `transaction` over the ranges of `0..len` until each is done or its single culprit was given to `alone`.
+/// Runs `transaction` over the ranges of `0..len` until each is done or its single culprit was given to `single`.
 ///
 /// # Errors
 /// [`Interrupted`] when the process stops, or Postgres stays away: then nothing more may be acked.
-pub async fn divide<F, Fut>(
+pub async fn bisect<F, Fut>(
     context: &Context,
     len: usize,
     mut transaction: F,
-    mut alone: impl FnMut(usize, Failure),
+    mut single: impl FnMut(usize, Failure),
 ) -> Result<(), Interrupted>
 where
     F: FnMut(Range<usize>) -> Fut,
@@ -34,13 +34,13 @@ where
         if range.is_empty() {
             continue;
         }
-        let Err(failure) = in_place(context, || transaction(range.clone())).await? else {
+        let Err(failure) = retry_in_place(context, || transaction(range.clone())).await? else {
             continue;
         };
         if range.len() == 1 {
-            alone(range.start, failure);
+            single(range.start, failure);
         } else {
-            tracing::debug!(%failure, events = range.len(), "dividing a batch");
+            tracing::debug!(%failure, events = range.len(), "bisecting");
             let middle = range.start + range.len() / 2;
             work.push_front(middle..range.end);
             work.push_front(range.start..middle);
@@ -52,8 +52,8 @@ where
 /// Tries one transaction until it is done, or failed for a reason that lies in its events.
 ///
 /// # Errors
-/// [`Interrupted`], as [`divide`].
-pub async fn in_place<T, F, Fut>(context: &Context, mut transaction: F) -> Result<Result<T, Failure>, Interrupted>
+/// [`Interrupted`], as [`bisect`].
+pub async fn retry_in_place<T, F, Fut>(context: &Context, mut transaction: F) -> Result<Result<T, Failure>, Interrupted>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, Failure>>,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// What to plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Plant {
+pub enum Fault {
     /// Stop for ever before COMMIT.
     HoldBeforeCommit,
     /// Stop for ever after COMMIT.
@@ -38,25 +38,25 @@ pub enum Point {
     BeforeAck,
 }
 
-/// The text that kills a process with [`Plant::KillOnMarker`].
+/// The text that kills a process with [`Fault::KillOnMarker`].
 pub const KILLER: &str = "kill-this-process";
 
-static PLANTED: OnceLock<Plant> = OnceLock::new();
+static INJECTED: OnceLock<Fault> = OnceLock::new();
 
 /// Plants a fault in this process, once.
-pub fn plant(plant: Plant) {
-    tracing::warn!(?plant, "a fault is planted on purpose");
-    PLANTED.get_or_init(|| plant);
+pub fn inject(fault: Fault) {
+    tracing::warn!(?fault, "a fault is planted on purpose");
+    INJECTED.get_or_init(|| fault);
 }
 
 /// Whether the process stops at this point.
 pub(super) fn holds_at(point: Point) -> bool {
     matches!(
-        (PLANTED.get(), point),
-        (Some(Plant::HoldBeforeCommit), Point::BeforeCommit)
-            | (Some(Plant::HoldAfterCommit), Point::AfterCommit)
-            | (Some(Plant::HoldBetweenFollowUps), Point::BetweenFollowUps)
-            | (Some(Plant::HoldBeforeAck), Point::BeforeAck)
+        (INJECTED.get(), point),
+        (Some(Fault::HoldBeforeCommit), Point::BeforeCommit)
+            | (Some(Fault::HoldAfterCommit), Point::AfterCommit)
+            | (Some(Fault::HoldBetweenFollowUps), Point::BetweenFollowUps)
+            | (Some(Fault::HoldBeforeAck), Point::BeforeAck)
     ) || (point == Point::BetweenFollowUps && ack_before_follow_ups())
 }
 
@@ -70,18 +70,18 @@ pub(super) async fn reach(point: Point) {
 
 /// Whether that bug is planted.
 pub(super) fn ack_before_follow_ups() -> bool {
-    PLANTED.get() == Some(&Plant::AckBeforeFollowUps)
+    INJECTED.get() == Some(&Fault::AckBeforeFollowUps)
 }
 
 /// Whether that bug is planted.
 pub(super) fn inbox_off() -> bool {
-    PLANTED.get() == Some(&Plant::InboxOff)
+    INJECTED.get() == Some(&Fault::InboxOff)
 }
 
 /// Dies, as by the hand of the kernel, if this event is the one.
 pub(super) async fn die_of(event: &super::raw_event::RawEvent) {
     let marked = event.bytes.windows(KILLER.len()).any(|window| window == KILLER.as_bytes());
-    if marked && PLANTED.get() == Some(&Plant::KillOnMarker) {
+    if marked && INJECTED.get() == Some(&Fault::KillOnMarker) {
         let pid = std::process::id().to_string();
         let _ = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await;
         std::future::pending::<()>().await;

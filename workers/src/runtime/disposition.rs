@@ -15,14 +15,14 @@ use super::{
 
 /// What became of one event.
 #[derive(Debug)]
-pub enum Fate {
+pub enum Disposition {
     /// Settled now.
     Settled {
         /// `succeeded` or `rejected`.
         state: &'static str,
         follow_ups: Vec<NewEvent>,
         /// Who has something new in the inbox of it.
-        told: Option<NotificationTarget>,
+        notified: Option<NotificationTarget>,
     },
     /// Settled before; its follow-ups go out again, in case they did not the first time.
     Duplicate { follow_ups: Vec<NewEvent> },
@@ -34,60 +34,60 @@ pub enum Fate {
     Poison { class: &'static str, text: String },
 }
 
-impl Fate {
+impl Disposition {
     /// The fate of an event that failed alone.
     pub fn of_failure(failure: &Failure) -> Self {
         let (class, text) = (failure.class(), chain(failure));
         match failure {
-            Failure::Poison(_) => Fate::Poison { class, text },
-            _ => Fate::Retry { class, text },
+            Failure::Poison(_) => Disposition::Poison { class, text },
+            _ => Disposition::Retry { class, text },
         }
     }
 
     /// For metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
-            Fate::Settled { state, .. } => state,
-            Fate::Duplicate { .. } => "duplicate",
-            Fate::Later => "later",
-            Fate::Retry { .. } => "retry",
-            Fate::Poison { .. } => "poison",
+            Disposition::Settled { state, .. } => state,
+            Disposition::Duplicate { .. } => "duplicate",
+            Disposition::Later => "later",
+            Disposition::Retry { .. } => "retry",
+            Disposition::Poison { .. } => "poison",
         }
     }
 }
 
 /// What one batch owes the broker before it may be acked.
 #[derive(Debug, Default)]
-pub struct Dues {
+pub struct Outbound {
     /// Follow-ups and forwards.
     pub publish: Vec<(Target, Bytes)>,
     /// What was settled just now, and who was told something.
     pub live: LiveMessage,
 }
 
-impl Dues {
+impl Outbound {
     /// Adds what follows from one event's fate.
-    pub fn add(&mut self, event: &RawEvent, fate: Fate, attempts_max: u16, partitions: Partitions) {
+    pub fn add(&mut self, event: &RawEvent, fate: Disposition, attempts_max: u16, partitions: Partitions) {
         match fate {
-            Fate::Settled { state, follow_ups, told } => {
+            Disposition::Settled { state, follow_ups, notified } => {
                 self.announce(event, state);
-                match told {
+                match notified {
                     Some(NotificationTarget::User(user)) => self.live.notified.push(user),
                     Some(NotificationTarget::Role(role)) => self.live.notified_roles.push(role),
                     None => {}
                 }
                 self.follow(follow_ups, partitions);
             }
-            Fate::Duplicate { follow_ups } => {
+            Disposition::Duplicate { follow_ups } => {
                 // Whoever settled it may have died before telling, and whoever sent it again may wait for it.
                 self.announce(event, "duplicate");
                 self.follow(follow_ups, partitions);
             }
-            Fate::Later => match event.place(partitions) {
+            Disposition::Later => match event.place(partitions) {
                 Some(queue) => self.publish.push((Target::retry(queue, 0), event.bytes.clone())),
                 None => self.publish.push((Target::Dead, event.bytes.clone())),
             },
-            Fate::Retry { class, text } => {
+            Disposition::Retry { class, text } => {
                 let bytes = event.after_failure(class, &text);
                 let target = match event.place(partitions) {
                     Some(queue) if event.attempt + 1 < attempts_max => Target::retry(queue, event.attempt),
@@ -96,7 +96,7 @@ impl Dues {
                 tracing::warn!(event = %event.id, kind = %event.kind, class, text, ?target, "put off");
                 self.publish.push((target, bytes));
             }
-            Fate::Poison { class, text } => {
+            Disposition::Poison { class, text } => {
                 tracing::warn!(event = %event.id, kind = %event.kind, class, text, "parked");
                 self.publish.push((Target::Dead, event.after_failure(class, &text)));
             }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     consumer::{Settler, consume},
-    depth::ArraySize,
     pool::Pools,
+    queue_depths::ArraySize,
 };
 
 /// Consumes what is left of this queue until the process stops.

@@ -9,26 +9,30 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    collect::Batch,
+    bisection::retry_in_place,
+    collect::Deliveries,
     consumer::{Context, Interrupted, Settler},
-    division::in_place,
+    disposition::Outbound,
     failure::Failure,
-    fate::Dues,
     pool::metric_kind,
     raw_event::{RawEvent, Undecodable},
 };
 
 /// Drains the dead letters.
-pub struct DeadSettler;
+pub struct DeadLetterSettler;
 
-impl Settler for DeadSettler {
-    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+impl Settler for DeadLetterSettler {
+    fn settle<'a>(
+        &'a self,
+        context: &'a Context,
+        deliveries: Deliveries,
+    ) -> BoxFuture<'a, Result<Outbound, Interrupted>> {
         async move {
-            let mut letters: Vec<Letter> = batch.events.iter().map(|event| Letter::of_event(context, event)).collect();
-            letters.extend(batch.undecodable.iter().map(Letter::of_undecodable));
+            let mut letters: Vec<Letter> = deliveries.events.iter().map(|event| Letter::of_event(context, event)).collect();
+            letters.extend(deliveries.undecodable.iter().map(Letter::of_undecodable));
             // Nothing of a dead letter can be at fault for long: every column is bytes, cleaned text or a number.
             loop {
-                match in_place(context, || park(context, &letters)).await? {
+                match retry_in_place(context, || park(context, &letters)).await? {
                     Ok(()) => break,
                     Err(failure) => {
                         tracing::error!(%failure, letters = letters.len(), "dead letters cannot be parked; trying again");
@@ -36,9 +40,9 @@ impl Settler for DeadSettler {
                     }
                 }
             }
-            let mut dues = Dues::default();
-            for event in &batch.events {
-                dues.live.operations.push(LiveOperation {
+            let mut outbound = Outbound::default();
+            for event in &deliveries.events {
+                outbound.live.operations.push(LiveOperation {
                     id: event.id,
                     state: "failed".into(),
                     user: event.principal.user_id(),
@@ -48,7 +52,7 @@ impl Settler for DeadSettler {
                 let kind = letter.kind.as_deref().map_or("undecodable", metric_kind);
                 metrics::counter!("dead_letters_total", "kind" => kind, "class" => letter.class_label()).increment(1);
             }
-            Ok(dues)
+            Ok(outbound)
         }
         .boxed()
     }
@@ -72,11 +76,12 @@ impl Letter {
     fn of_event(context: &Context, raw: &RawEvent) -> Self {
         let event = Event::decode(&raw.bytes).expect("decoded before from the same bytes");
         let kind = Kind::named(&raw.kind);
-        let leaf = context.registry.registered(&raw.kind).is_some_and(|kind| kind.settler.is_leaf());
+        let self_deduplicating =
+            context.registry.registered(&raw.kind).is_some_and(|kind| kind.settler.is_self_deduplicating());
         Self {
             id: ids::new_id(),
             operation_id: Some(raw.id),
-            operation: (!leaf).then(|| raw.clone()),
+            operation: (!self_deduplicating).then(|| raw.clone()),
             pool: kind.map_or("unknown", |kind| kind.queue.name()).to_owned(),
             kind: Some(clean(&raw.kind)),
             event: raw.bytes.to_vec(),
