@@ -66,7 +66,7 @@ pub struct Settings {
     /// A fault planted on purpose, to prove that the tests bite.
     #[cfg(feature = "planted-bugs")]
     #[serde(default)]
-    pub planted: Option<crate::runtime::fault_injection::Fault>,
+    pub planted: Option<crate::fault_injection::Fault>,
 }
 
 /// Where it runs.

@@ -1,6 +1,6 @@
 //! The worker pools, the clock and the ops command line, as a library so that tests can run them in process.
 //!
-//! `runtime` owns the way of a message; each other folder is a pool and holds one file a command.
+//! `runtime` owns the life of a message; each other folder is a pool and holds one file a command.
 
 pub mod cli;
 pub mod clock;
@@ -8,6 +8,7 @@ pub mod config;
 pub mod database;
 pub mod documents;
 pub mod email;
+pub mod fault_injection;
 pub mod invoicing;
 pub mod notifications;
 pub mod payments;
