@@ -60,7 +60,7 @@ pub struct WorkerSettings {
     /// A fault to inject, to prove that the tests notice it.
     #[cfg(feature = "fault-injection")]
     #[serde(default)]
-    pub planted: Option<crate::runtime::planted::Plant>,
+    pub planted: Option<crate::fault_injection::Fault>,
 }
 
 /// The environment that a process runs in.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod database;
 pub mod documents;
 pub mod email;
+pub mod fault_injection;
 pub mod invoicing;
 pub mod notifications;
 pub mod payments;

@@ -1,4 +1,4 @@
-//! `workers run`: runs the named pools in one process until SIGTERM; then in-flight deliveries are finished and acked.
+//! `workers run`: the named pools in one process, until SIGTERM; then in-flight deliveries are settled and acked.
 
 use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
@@ -65,8 +65,8 @@ pub async fn run(args: RunArgs, mut settings: WorkerSettings) -> anyhow::Result<
         settings.check()?;
     }
     #[cfg(feature = "fault-injection")]
-    if let Some(plant) = settings.planted {
-        runtime::planted::plant(plant);
+    if let Some(fault) = settings.planted {
+        crate::fault_injection::inject(fault);
     }
     // Before anything else: a signal that comes during the start must not kill the process outright.
     let stop = CancellationToken::new();
@@ -102,7 +102,7 @@ pub async fn run(args: RunArgs, mut settings: WorkerSettings) -> anyhow::Result<
         clock.await.context("the clock panicked")??;
     }
     let _ = tokio::time::timeout(Duration::from_secs(2), database.close()).await;
-    tracing::info!("all in-flight deliveries are finished");
+    tracing::info!("in-flight deliveries are settled and acked");
     Ok(())
 }
 
@@ -166,7 +166,7 @@ fn listen_for_signals(stop: CancellationToken, health: runtime::Health) -> anyho
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping; finishing in-flight deliveries");
+        tracing::info!("asked to stop; finishing what is in flight");
         health.drain();
         stop.cancel();
     });

@@ -105,8 +105,8 @@ impl Effect for SendEmailHandler {
     type Result = ();
     type Memo = ();
 
-    const LEAF: bool = true;
-    /// An upper bound; the limit is `smtp.concurrency`.
+    const SELF_DEDUPLICATING: bool = true;
+    /// An upper bound; `smtp.concurrency` is what holds.
     const CONCURRENCY: usize = 64;
 
     async fn claim(

@@ -19,7 +19,7 @@ impl Handler for CreateNotificationHandler {
     type Result = ();
     type Memo = ();
 
-    const LEAF: bool = true;
+    const SELF_DEDUPLICATING: bool = true;
 
     async fn apply(
         &self,
@@ -68,7 +68,7 @@ impl Handler for CreateNotificationHandler {
         Ok(deliveries.iter().map(|_| Outcome::succeeded(())).collect())
     }
 
-    fn tells(&self, command: &Self::Command) -> Option<NotificationTarget> {
+    fn notifies(&self, command: &Self::Command) -> Option<NotificationTarget> {
         Some(command.to.clone())
     }
 }

@@ -1,32 +1,33 @@
-//! Why a batch could not be settled, classified by type or SQLSTATE, never by text.
+//! The reasons for which deliveries cannot be settled, classified by type or SQLSTATE, never by text.
 
 use std::error::Error as StdError;
 
-/// What went wrong, by what has to happen next.
+/// A failure, named after what has to happen next.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Somebody else holds the same event or row version: roll back and start again at once.
+    /// Another worker settles the same event or has changed the row: roll back and start again at once.
     #[error("another worker settles the same")]
     Race,
-    /// Postgres is away or out of resources (classes 08, 53, 57P; I/O; pool): the whole batch again, in place.
+    /// Postgres is away or out of resources (classes 08, 53, 57P; I/O; pool): retry all deliveries in place.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// Serialization failure, deadlock, lock or statement timeout: three times, then bisect.
+    /// Serialization failure, deadlock, lock or statement timeout: try three times, then bisect.
     #[error("a transient conflict in the database: {0}")]
     Conflict(#[source] sqlx::Error),
-    /// The data itself: classes 22, 23, a panic, anything unexpected. Bisect until the culprit is alone, then the ladder.
-    #[error("the batch cannot be settled: {0}")]
+    /// The data itself: classes 22, 23, a panic, anything unexpected. Bisect down to the single culprit, which goes to the
+    /// retry ladder.
+    #[error("the data cannot be settled: {0}")]
     Data(#[source] Box<dyn StdError + Send + Sync>),
-    /// This event, later, through the ladder.
+    /// This event cannot be settled now: through the retry ladder.
     #[error("to be retried: {0}")]
     Retry(#[source] Box<dyn StdError + Send + Sync>),
-    /// This event never: to the dead letters.
+    /// This event can never be settled: to the dead letters.
     #[error("beyond repair: {0}")]
     Poison(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 impl Failure {
-    /// A stable word for metrics, `dead_letters.error_class` and the event's `errorclass`.
+    /// Returns a stable word for metrics, `dead_letters.error_class` and the event's `errorclass`.
     pub fn class(&self) -> &'static str {
         match self {
             Failure::Race => "race",
@@ -38,7 +39,8 @@ impl Failure {
         }
     }
 
-    /// A row that another transaction wrote since it was looked up, where this constraint keeps it unique, is a race.
+    /// Returns a conversion that takes a violation of this unique constraint for a race: another transaction wrote the row
+    /// since it was looked up.
     pub fn race_on(constraint: &str) -> impl Fn(sqlx::Error) -> Self {
         move |error| match &error {
             sqlx::Error::Database(database)
@@ -50,12 +52,12 @@ impl Failure {
         }
     }
 
-    /// Puts one event off, with a reason.
+    /// Returns a failure that sends one event to the retry ladder, with a reason.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Failure::Retry(reason.into())
     }
 
-    /// Gives one event up, with a reason.
+    /// Returns a failure that sends one event to the dead letters, with a reason.
     pub fn poison(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Failure::Poison(reason.into())
     }
@@ -88,7 +90,7 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// The whole chain of causes in one line, for a dead letter.
+/// Returns the whole chain of causes in one line, for a dead letter.
 pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,5 +1,5 @@
-//! What a pool's code has to say, and nothing more: how a batch of one kind is settled, and what follows from it.
-//! Handlers know neither AMQP nor acks nor retries; the runtime owns those.
+//! The interface between the runtime and a pool's code: how deliveries of one kind are settled, and which follow-ups
+//! come of them. Handlers know neither AMQP nor acks nor retries; the runtime owns those.
 
 use std::{collections::HashMap, future::Future};
 
@@ -16,55 +16,56 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 
-/// One event, decoded and valid, as a handler sees it.
+/// One event as a handler takes it, decoded and valid.
 #[derive(Clone, Debug)]
 pub struct Delivery<C> {
     /// The operation's id.
     pub id: Uuid,
-    /// What is asked.
+    /// The message.
     pub command: C,
-    /// Who asked.
+    /// The user, visitor or program that sent it.
     pub principal: Principal,
-    /// When the gateway accepted it.
+    /// Time at which the gateway accepted it.
     pub accepted_at: DateTime<Utc>,
     /// The trace it belongs to.
     pub trace: TraceParent,
-    /// How often it was tried and put off before.
+    /// Number of attempts that failed and were retried later.
     pub attempt: u16,
 }
 
-/// What `apply` and `mark` answer: the outcomes of a handler or an effect, in the batch's order.
+/// The outcomes that `apply` and `mark` return, in the order of the deliveries.
 pub type Outcomes<R, M> = Result<Vec<Outcome<R, M>>, Failure>;
 
-/// What `mark` is shown of one effect: the delivery, what was claimed, and what came of it.
+/// One performed effect, as `mark` takes it: the delivery, the work that was claimed, and the result of performing it.
 pub type PerformedEffect<'a, E> =
     (&'a Delivery<<E as Effect>::Command>, &'a <E as Effect>::Work, &'a Result<<E as Effect>::Done, Failure>);
 
-/// Settles one kind of command, a whole batch at a time, in one transaction.
+/// Settles one kind of command, many deliveries at a time, in one transaction.
 pub trait Handler: Send + Sync + 'static {
     /// The message.
     type Command: Command;
-    /// What the client is told of a success.
+    /// The result that the client gets of a success.
     type Result: Serialize + DeserializeOwned + Send + Sync;
-    /// What only the follow-ups need.
+    /// Data that only the follow-ups need; clients never see it.
     type Memo: Serialize + DeserializeOwned + Default + Send + Sync;
 
-    /// Whether the handler's own unique key is its inbox, and no operations row is written. Only for kinds without
-    /// follow-ups whose result nobody asks for.
-    const LEAF: bool = false;
+    /// True where the handler's own unique key is its inbox, and no operations row is written. Only for kinds that have
+    /// no follow-ups and whose result no client reads.
+    const SELF_DEDUPLICATING: bool = false;
 
-    /// Settles the batch: set-based statements, never one an event; one outcome each, in the batch's order. Ids in the
-    /// batch are distinct and none is settled yet; business keys may repeat, and then the first in order wins.
+    /// Settles the deliveries with set-based statements, never one an event; returns one outcome each, in their order.
+    /// Their ids are distinct and none is settled yet; business keys may repeat, and then the first in order wins.
     ///
     /// # Errors
-    /// [`Failure`] rolls the transaction back; its class decides what happens to the batch.
+    /// [`Failure`] rolls the transaction back; its class decides what happens to the deliveries.
     fn apply(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> impl Future<Output = Outcomes<Self::Result, Self::Memo>> + Send;
 
-    /// What follows: a pure function of the command and its committed outcome, so that a redelivery computes the same.
+    /// Returns the commands that follow: a pure function of the command and its committed outcome, so that a redelivery
+    /// computes the same.
     fn follow_ups(
         &self,
         _delivery: &Delivery<Self::Command>,
@@ -73,53 +74,54 @@ pub trait Handler: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Who has something new in their inbox in the application, once it has succeeded: they are told live.
-    fn tells(&self, _command: &Self::Command) -> Option<NotificationTarget> {
+    /// Returns the user or role whose inbox in the application has a new line once the command is settled: they are
+    /// notified live.
+    fn notifies(&self, _command: &Self::Command) -> Option<NotificationTarget> {
         None
     }
 }
 
-/// What became of one event whose effect leaves the building.
+/// The answer to one attempt to claim an effect.
 #[derive(Debug)]
 pub enum Claim<W> {
-    /// Ours to do now.
+    /// Claimed: to be performed now.
     Do(W),
-    /// Done before; nothing to do but the follow-ups of the stored outcome.
+    /// Performed before: nothing is left to do.
     Done,
-    /// Somebody else holds the lease: come back.
+    /// Another worker holds the lease: the event is retried soon.
     Later,
 }
 
-/// Settles commands whose effect leaves the building (SMTP, a file store), at least once: claim (lease), do concurrently,
-/// mark. `claim` and `mark` are one transaction each.
+/// Settles commands whose effect is outside the database (SMTP, a file store), at least once: claim (lease), perform
+/// concurrently, mark. `claim` and `mark` are one transaction each.
 pub trait Effect: Sized + Send + Sync + 'static {
     /// The message.
     type Command: Command;
-    /// What `perform` needs, read by `claim`.
+    /// Data that `perform` needs, read by `claim`.
     type Work: Send + Sync;
-    /// What `perform` brings back.
+    /// The result of `perform`, for `mark`.
     type Done: Send + Sync;
-    /// What the client is told of a success.
+    /// The result that the client gets of a success.
     type Result: Serialize + DeserializeOwned + Send + Sync;
-    /// What only the follow-ups need.
+    /// Data that only the follow-ups need; clients never see it.
     type Memo: Serialize + DeserializeOwned + Default + Send + Sync;
 
-    /// As [`Handler::LEAF`].
-    const LEAF: bool = false;
-    /// How many are done at once, a batch.
+    /// As [`Handler::SELF_DEDUPLICATING`].
+    const SELF_DEDUPLICATING: bool = false;
+    /// Maximum of effects that one consumer performs at once.
     const CONCURRENCY: usize;
 
-    /// Claims the batch, in order; one claim an event.
+    /// Claims the deliveries; returns one claim each, in their order.
     ///
     /// # Errors
     /// As [`Handler::apply`].
     fn claim(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> impl Future<Output = Result<Vec<Claim<Self::Work>>, Failure>> + Send;
 
-    /// Does one; bounded in time by itself.
+    /// Performs one effect, within a time limit of its own.
     ///
     /// # Errors
     /// [`Failure::Retry`] goes through the ladder, [`Failure::Poison`] to the dead letters.
@@ -129,11 +131,11 @@ pub trait Effect: Sized + Send + Sync + 'static {
         work: &Self::Work,
     ) -> impl Future<Output = Result<Self::Done, Failure>> + Send;
 
-    /// Records what was done or failed, in one statement for all; one outcome for each success, in order (failures get
-    /// none: the runtime puts them off or parks them after this commit).
+    /// Records successes and failures, in one statement for all; returns one outcome for each success, in order (failures
+    /// get none: the runtime sends them to the retry ladder or the dead letters after this commit).
     ///
     /// # Errors
-    /// As [`Handler::apply`]; the effects are then done again later, recognisably.
+    /// As [`Handler::apply`]; the effects are then performed again later, and bear the same key as the first time.
     fn mark(
         &self,
         tx: &mut PgConnection,
@@ -151,29 +153,23 @@ pub trait Effect: Sized + Send + Sync + 'static {
 }
 
 /// A command that follows from another. Its id is UUIDv5 of the parent's id, its kind and a key that the handler names,
-/// never of an ordinal.
+/// never an ordinal.
 #[derive(Clone, Debug)]
 pub struct FollowUp {
     key: String,
     draft: Draft,
 }
 
-/// What a follow-up takes over from its parent.
-pub(crate) struct Parent<'a> {
-    pub id: Uuid,
-    pub trace: TraceParent,
-    pub source: &'a str,
-}
-
 impl FollowUp {
-    /// A follow-up under a stable key, unique among its parent's follow-ups of that kind: `"receipt"`, a user id, ….
+    /// Returns a follow-up under a stable key, unique among its parent's follow-ups of that kind: `"receipt"`, a user id, ….
     pub fn new<C: Command>(key: impl Into<String>, command: C) -> Self {
         Self { key: key.into(), draft: Draft::new(&command) }
     }
 
-    pub(crate) fn event(&self, parent: &Parent<'_>) -> NewEvent {
+    /// Returns the event to publish; `source` is its CloudEvents source.
+    pub(crate) fn event<C>(&self, parent: &Delivery<C>, source: &str) -> NewEvent {
         let origin = Origin {
-            source: parent.source,
+            source,
             principal: Principal::System,
             accepted_at: Utc::now(),
             trace: parent.trace.child(),
@@ -183,7 +179,7 @@ impl FollowUp {
     }
 }
 
-/// Matches rows to a batch by operation id: results come back in any order, and not for every event.
+/// Returns rows by operation id: a statement returns them in any order, and not for every delivery.
 pub fn by_operation<T>(rows: impl IntoIterator<Item = (Uuid, T)>) -> HashMap<Uuid, T> {
     rows.into_iter().collect()
 }

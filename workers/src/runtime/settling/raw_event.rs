@@ -1,4 +1,4 @@
-//! An event as it came off the wire: the envelope read, the data not yet.
+//! An event as it was received: the envelope is read, the data not yet.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use contracts::{Command, Event, Fingerprint, KeyHash, Partitions, Principal, TraceParent, WorkQueue, catalog::Kind};
 use uuid::Uuid;
 
-use super::{failure::Failure, handler::Delivery};
+use crate::runtime::{failure::Failure, handler::Delivery};
 
 /// An event with its data not yet parsed. Cheap to clone: its bytes are shared with the delivery.
 #[derive(Clone, Debug)]
@@ -22,22 +22,22 @@ pub struct RawEvent {
     pub parent: Option<Uuid>,
     pub attempt: u16,
     pub replay: u16,
-    /// The command.
+    /// The command, as JSON.
     pub data: Bytes,
-    /// The whole event.
+    /// The whole event, as JSON.
     pub bytes: Bytes,
 }
 
-/// What stood where an event should be.
+/// Bytes that stood where an event should be.
 #[derive(Debug)]
 pub struct Undecodable {
-    /// As it came.
+    /// The bytes as they were received.
     pub bytes: Bytes,
-    /// Why it cannot be read.
+    /// The reason why they cannot be read.
     pub reason: String,
 }
 
-/// Reads a message body; neighbours of a bad element are kept.
+/// Reads a message body, element by element: one that is unreadable spoils no other.
 pub fn decode_body(body: Bytes) -> Vec<Result<RawEvent, Undecodable>> {
     match Event::decode_elements(&body) {
         Err(error) => vec![Err(Undecodable { reason: error.to_string(), bytes: body })],
@@ -72,7 +72,7 @@ impl RawEvent {
         }
     }
 
-    /// The typed, valid delivery.
+    /// Returns the typed, valid delivery.
     ///
     /// # Errors
     /// [`Failure::Poison`] where the data is not of the kind's shape or breaks its rules: no retry can mend that.
@@ -93,7 +93,7 @@ impl RawEvent {
         })
     }
 
-    /// The same event after a failure: one attempt more, the failure written into it.
+    /// Returns the event after a failure: one attempt more, the failure written into it.
     pub fn after_failure(&self, class: &str, text: &str) -> Bytes {
         let mut event = Event::decode(&self.bytes).expect("decoded before from the same bytes");
         event.attempt = event.attempt.saturating_add(1);
@@ -103,13 +103,18 @@ impl RawEvent {
         event.encode()
     }
 
-    /// The queue of its kind, where the kind is ours, or its own part of it.
-    pub fn place(&self, partitions: Partitions) -> Option<WorkQueue> {
+    /// Returns the queue of its kind, or its partition of that; none where the kind is unknown.
+    pub fn work_queue(&self, partitions: Partitions) -> Option<WorkQueue> {
         Kind::named(&self.kind).map(|kind| partitions.work_queue(kind.queue, self.key()))
     }
 
-    /// Of its partition key.
+    /// Returns the hash of its partition key.
     pub fn key(&self) -> KeyHash {
         KeyHash::of(&self.subject)
     }
+}
+
+/// Returns the label `kind` of metrics: kinds come from outside, and an unknown one must not become a label of its own.
+pub fn metric_kind(kind: &str) -> &'static str {
+    Kind::named(kind).map_or("unknown", |kind| kind.name)
 }

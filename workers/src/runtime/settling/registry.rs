@@ -1,20 +1,17 @@
-//! Which code settles which kind. A test asserts that the registry and the catalog agree.
+//! The table of handlers: one for each kind. A test asserts that registry and catalog agree.
 
 use std::{collections::HashMap, sync::Arc};
 
 use contracts::Command;
 
-use super::{
-    effect_settler::EffectSettler,
-    handler::{Effect, Handler},
-    handler_settler::{HandlerSettler, Settle},
-};
+use super::{effect_settler::EffectSettler, handler_settler::HandlerSettler, settler::KindSettler};
+use crate::runtime::handler::{Effect, Handler};
 
-/// One kind's handler, and what is asked of it often.
+/// A kind's settler, with its weight computed once.
 #[derive(Clone)]
-pub(super) struct Registered {
-    pub settler: Arc<dyn Settle>,
-    pub weight: usize,
+struct Registered {
+    settler: Arc<dyn KindSettler>,
+    weight: usize,
 }
 
 /// Every kind with its handler.
@@ -24,7 +21,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Empty.
+    /// Returns an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,17 +44,23 @@ impl Registry {
         self.add::<E::Command>(Arc::new(EffectSettler(effect)))
     }
 
-    /// The kinds that have a handler.
+    /// Returns the kinds that have a handler.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.kinds.keys().copied()
     }
 
-    pub(super) fn registered(&self, kind: &str) -> Option<&Registered> {
-        self.kinds.get(kind)
+    /// Returns the settler of a kind.
+    pub(in crate::runtime) fn settler(&self, kind: &str) -> Option<&dyn KindSettler> {
+        self.kinds.get(kind).map(|kind| kind.settler.as_ref())
     }
 
-    fn add<C: Command>(mut self, settle: Arc<dyn Settle>) -> Self {
-        let registered = Registered { weight: settle.weight(), settler: settle };
+    /// Returns how many rows an event of this kind writes, as estimated before it is parsed.
+    pub(in crate::runtime) fn weight(&self, kind: &str) -> usize {
+        self.kinds.get(kind).map_or(1, |kind| kind.weight)
+    }
+
+    fn add<C: Command>(mut self, settler: Arc<dyn KindSettler>) -> Self {
+        let registered = Registered { weight: settler.weight(), settler };
         let before = self.kinds.insert(C::KIND, registered);
         assert!(before.is_none(), "{} has two handlers", C::KIND);
         self

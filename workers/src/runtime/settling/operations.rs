@@ -1,68 +1,30 @@
-//! The table `operations`: inbox, result and outbox in one. Settling is one statement, and another for what is replayed;
-//! where it meets a row that was not there before, or no longer as it was, another worker settled the same event, and the
-//! whole transaction starts again.
+//! The writing of the table `operations`: inbox, result and outbox in one. Settling is one statement, and another for
+//! what is replayed; where it meets a row that was not there before, or no longer as it was, another worker settled the
+//! same event, and the whole transaction starts again.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use contracts::Outcome;
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{failure::Failure, handler::Delivery, raw_event::RawEvent};
+use super::{
+    inbox::{self, SettledRow},
+    item::Item,
+};
+use crate::{fault_injection, runtime::failure::Failure};
 
-/// A settled operation, as far as the inbox cares.
-pub struct SettledRow {
-    pub state: String,
-    pub outcome: Value,
-    pub memo: Option<Vec<u8>>,
-    pub fingerprint: Vec<u8>,
-}
-
-impl SettledRow {
-    /// What was decided, with what the follow-ups need.
-    ///
-    /// # Errors
-    /// Where the row holds another shape than the kind has.
-    pub fn decided<R: DeserializeOwned, M: DeserializeOwned + Default>(&self) -> serde_json::Result<Outcome<R, M>> {
-        match &self.memo {
-            Some(memo) => {
-                let verdict = serde_json::from_value(self.outcome.clone())?;
-                Ok(Outcome { verdict, memo: serde_json::from_slice(memo)? })
-            }
-            None => serde_json::from_value(self.outcome.clone()),
-        }
-    }
-}
-
-/// The operations among these ids that are settled.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn settled(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, SettledRow>> {
-    let rows = sqlx::query!("SELECT id, state, outcome, memo, fingerprint FROM operations WHERE id = ANY($1)", ids)
-        .fetch_all(conn)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let (id, state, outcome, memo, fingerprint) = (row.id, row.state, row.outcome, row.memo, row.fingerprint);
-            (id, SettledRow { state, outcome, memo, fingerprint })
-        })
-        .collect())
-}
-
-/// Rows to settle.
+/// The rows of events that are settled in one transaction.
 #[derive(Default)]
 pub struct NewRows {
     new: Columns,
-    /// Of operations that had failed, and were replayed by an operator.
+    /// Rows of operations that had failed, and were replayed by an operator.
     replayed: Columns,
 }
 
-/// Column by column, as UNNEST takes them.
+/// Rows column by column, as UNNEST takes them.
 #[derive(Default)]
 struct Columns {
     ids: Vec<Uuid>,
@@ -78,20 +40,19 @@ struct Columns {
 }
 
 impl NewRows {
-    /// Adds the outcome of one event, and which row it has already, if any: one that failed.
+    /// Adds the outcome of one item; where it has a row already, that one failed and is replaced.
     ///
     /// # Errors
     /// [`Failure::Data`] where the outcome does not serialise.
     pub fn push<C, R: Serialize, M: Serialize>(
         &mut self,
-        event: &RawEvent,
-        delivery: &Delivery<C>,
+        item: &Item<'_, C>,
         outcome: &Outcome<R, M>,
-        failed: Option<&SettledRow>,
     ) -> Result<(), Failure> {
         let unfit = |error: serde_json::Error| Failure::Data(Box::new(error));
+        let (event, delivery) = (item.event, item.delivery);
         let memo = serde_json::to_vec(&outcome.memo).map_err(unfit)?;
-        let rows = if failed.is_some() { &mut self.replayed } else { &mut self.new };
+        let rows = if item.row.is_some() { &mut self.replayed } else { &mut self.new };
         rows.ids.push(event.id);
         rows.kinds.push(event.kind.to_string());
         rows.parents.push(event.parent);
@@ -110,14 +71,11 @@ impl NewRows {
     /// # Errors
     /// [`Failure::Race`] where another worker settled one of them meanwhile.
     pub async fn settle(self, conn: &mut PgConnection) -> Result<(), Failure> {
-        let new = self.new;
-        #[cfg(feature = "fault-injection")]
-        let new = if super::planted::inbox_off() {
-            let written = settled(conn, &new.ids).await?;
-            new.but(&written)
-        } else {
-            new
-        };
+        let mut new = self.new;
+        if fault_injection::inbox_is_off() {
+            let written = inbox::settled(conn, &new.ids).await?;
+            new = new.without(&written);
+        }
         new.insert(conn).await?;
         self.replayed.replace(conn).await
     }
@@ -179,9 +137,8 @@ impl Columns {
         if replaced == self.ids.len() as u64 { Ok(()) } else { Err(Failure::Race) }
     }
 
-    /// Leaves out what is written already: the first outcome stays, as before a replay.
-    #[cfg(feature = "fault-injection")]
-    fn but(mut self, written: &HashMap<Uuid, SettledRow>) -> Self {
+    /// Leaves out the rows that are written already: the first outcome stays. Only for an inbox that is off.
+    fn without(mut self, written: &HashMap<Uuid, SettledRow>) -> Self {
         for index in
             (0..self.ids.len()).rev().filter(|index| written.contains_key(&self.ids[*index])).collect::<Vec<_>>()
         {
@@ -197,30 +154,5 @@ impl Columns {
             self.accepted.remove(index);
         }
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_memo_is_read_from_where_its_row_has_it() {
-        let row = |outcome, memo: Option<&str>| SettledRow {
-            state: "succeeded".into(),
-            outcome,
-            memo: memo.map(|memo| memo.as_bytes().to_vec()),
-            fingerprint: Vec::new(),
-        };
-        let wanted = Outcome::<i32, Vec<i32>>::succeeded(7).memo(vec![1, 2]);
-        let apart = row(json!({ "result": 7 }), Some("[1,2]"));
-        let of_before = row(json!({ "result": 7, "memo": [1, 2] }), None);
-        for row in [apart, of_before] {
-            assert_eq!(row.decided::<i32, Vec<i32>>().expect("of this shape"), wanted);
-        }
-        let without = row(json!({ "result": 7 }), None).decided::<i32, ()>();
-        assert_eq!(without.expect("of this shape"), Outcome::succeeded(7));
     }
 }

@@ -1,6 +1,6 @@
-//! What liveness and readiness may claim. Liveness proves consumption: a consumer that lost its subscription while the
-//! broker answers, or that sits on a batch for minutes, fails it; a broker or database that is away does not, because a
-//! restart would not bring them back.
+//! Liveness and readiness of the process. Liveness proves consumption: a consumer that lost its subscription while the
+//! broker answers, or that settles the same deliveries for minutes, fails it; a broker or database that is away does
+//! not, because a restart would not bring them back.
 
 use std::{
     collections::HashMap,
@@ -11,17 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a consumer may be without its subscription before the process counts as dead.
+/// Longest time that a consumer may be without its subscription before the process counts as dead.
 const UNSUBSCRIBED_MAX: Duration = Duration::from_secs(10);
-/// How long one batch may take; far below the broker's consumer timeout of 30 minutes.
-const BATCH_TIME_MAX: Duration = Duration::from_secs(5 * 60);
+/// Longest time that one group of deliveries may take; far below the broker's consumer timeout of 30 minutes.
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// What a consumer is doing.
+/// The state of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ConsumerState {
     /// Subscribed and waiting, as the broker confirmed a moment ago.
     Idle,
-    /// Settling a batch.
+    /// Settling deliveries.
     Busy,
     /// The broker cannot be reached.
     BrokerAway,
@@ -34,24 +34,24 @@ pub enum State {
 /// The states of all consumers of this process.
 #[derive(Clone, Default)]
 pub struct Health {
-    consumers: Arc<Mutex<HashMap<String, (State, Instant)>>>,
+    consumers: Arc<Mutex<HashMap<String, (ConsumerState, Instant)>>>,
     started: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// Nobody consumes yet.
+    /// Returns the health of a process that has no consumers yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on every consumer is known; before, nothing is ready.
+    /// Declares that every consumer is known; before, the process is not ready.
     pub fn started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
 
-    /// Notes what a consumer does now; the time counts from when the state changed, or a batch began.
-    pub fn set(&self, consumer: &str, state: State) {
+    /// Sets the state of a consumer; its time counts from when the state changed last.
+    pub fn set(&self, consumer: &str, state: ConsumerState) {
         let mut consumers = self.consumers.lock().expect("no code panics while it holds the states");
         let entry = consumers.entry(consumer.to_owned()).or_insert((state, Instant::now()));
         if entry.0 != state {
@@ -59,25 +59,25 @@ impl Health {
         }
     }
 
-    /// From now on not ready: the process finishes what it has in hand.
+    /// Declares that the process stops: it finishes what is in flight and is not ready any more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the process should be kept, and what speaks against it.
+    /// Returns `Ok` if the process should be kept.
     ///
     /// # Errors
-    /// One sentence a consumer that does not consume.
+    /// One sentence for each consumer that does not consume.
     pub fn live(&self) -> Result<(), Vec<String>> {
         let consumers = self.consumers.lock().expect("no code panics while it holds the states");
         let dead: Vec<String> = consumers
             .iter()
             .filter_map(|(name, (state, since))| match state {
-                State::Unsubscribed if since.elapsed() > UNSUBSCRIBED_MAX => {
+                ConsumerState::Unsubscribed if since.elapsed() > UNSUBSCRIBED_MAX => {
                     Some(format!("{name} has had no subscription for {} s", since.elapsed().as_secs()))
                 }
-                State::Busy if since.elapsed() > BATCH_TIME_MAX => {
-                    Some(format!("{name} has been at one batch for {} s", since.elapsed().as_secs()))
+                ConsumerState::Busy if since.elapsed() > SETTLING_TIME_MAX => {
+                    Some(format!("{name} has been settling the same deliveries for {} s", since.elapsed().as_secs()))
                 }
                 _ => None,
             })
@@ -85,10 +85,10 @@ impl Health {
         if dead.is_empty() { Ok(()) } else { Err(dead) }
     }
 
-    /// Whether every consumer has its subscription.
+    /// Returns `Ok` if every consumer has its subscription.
     ///
     /// # Errors
-    /// One sentence a consumer that has none.
+    /// One entry for each consumer that has none, or the reason why the whole process is not ready.
     pub fn ready(&self) -> Result<(), Vec<String>> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(vec!["draining".to_owned()]);
@@ -99,7 +99,7 @@ impl Health {
         let consumers = self.consumers.lock().expect("no code panics while it holds the states");
         let missing: Vec<String> = consumers
             .iter()
-            .filter(|(_, (state, _))| !matches!(state, State::Idle | State::Busy))
+            .filter(|(_, (state, _))| !matches!(state, ConsumerState::Idle | ConsumerState::Busy))
             .map(|(name, (state, _))| format!("{name}: {state:?}"))
             .collect();
         if missing.is_empty() { Ok(()) } else { Err(missing) }

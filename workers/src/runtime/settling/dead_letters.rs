@@ -1,5 +1,10 @@
 //! The drain of the queue `dead`: every dead letter becomes a row that ops can see, and in the same transaction its
-//! operation becomes `failed` unless it is settled: the client is told, never left pending.
+//! operation becomes `failed` unless it is settled: the client is notified, never left pending.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use contracts::{Event, Outcome, Problem, ProblemType, amqp::LiveOperation, catalog::Kind, ids};
@@ -9,54 +14,86 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    collect::Batch,
-    consumer::{Context, Interrupted, Settler},
-    division::in_place,
+    bisection::retry_in_place,
+    outbound::Outbound,
+    raw_event::{RawEvent, Undecodable, metric_kind},
+    registry::Registry,
+    settler::{Deliveries, Settler},
+};
+use crate::runtime::{
     failure::Failure,
-    fate::Dues,
-    pool::metric_kind,
-    raw_event::{RawEvent, Undecodable},
+    shared::{Interrupted, PoolContext},
 };
 
-/// Drains the dead letters.
-pub struct DeadSettler;
+/// Parks dead letters in their table.
+pub struct DeadLetterSettler {
+    registry: Arc<Registry>,
+}
 
-impl Settler for DeadSettler {
-    fn settle<'a>(&'a self, context: &'a Context, batch: Batch) -> BoxFuture<'a, Result<Dues, Interrupted>> {
+impl DeadLetterSettler {
+    /// Returns a settler that knows from the registry which kinds write operations rows.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    fn letter(&self, event: &RawEvent) -> Letter {
+        let settler = self.registry.settler(&event.kind);
+        Letter::of_event(event, settler.is_some_and(|settler| settler.is_self_deduplicating()))
+    }
+}
+
+impl Settler for DeadLetterSettler {
+    fn settle<'a>(
+        &'a self,
+        pool: &'a PoolContext,
+        deliveries: Deliveries,
+    ) -> BoxFuture<'a, Result<Outbound, Interrupted>> {
         async move {
-            let mut letters: Vec<Letter> = batch.events.iter().map(|event| Letter::of_event(context, event)).collect();
-            letters.extend(batch.undecodable.iter().map(Letter::of_undecodable));
-            // Nothing of a dead letter can be at fault for long: every column is bytes, cleaned text or a number.
-            loop {
-                match in_place(context, || park(context, &letters)).await? {
-                    Ok(()) => break,
-                    Err(failure) => {
-                        tracing::error!(%failure, letters = letters.len(), "dead letters cannot be parked; trying again");
-                        context.wait_for_database(std::time::Instant::now(), std::time::Duration::from_secs(1)).await?;
-                    }
-                }
-            }
-            let mut dues = Dues::default();
-            for event in &batch.events {
-                dues.live.operations.push(LiveOperation {
-                    id: event.id,
-                    state: "failed".into(),
-                    user: event.principal.user_id(),
-                });
-            }
+            let mut letters: Vec<Letter> = deliveries.events.iter().map(|event| self.letter(event)).collect();
+            letters.extend(deliveries.undecodable.iter().map(Letter::of_undecodable));
+            park_at_last(pool, &letters).await?;
             for letter in &letters {
                 let kind = letter.kind.as_deref().map_or("undecodable", metric_kind);
                 metrics::counter!("dead_letters_total", "kind" => kind, "class" => letter.class_label()).increment(1);
             }
-            Ok(dues)
+            Ok(announce(&deliveries.events))
         }
         .boxed()
     }
+
+    fn weight(&self, kind: &str) -> usize {
+        self.registry.weight(kind)
+    }
 }
 
+/// Parks letters, however often it takes: none can be at fault for long, as every column is bytes, cleaned text or a
+/// number.
+async fn park_at_last(pool: &PoolContext, letters: &[Letter]) -> Result<(), Interrupted> {
+    loop {
+        match retry_in_place(pool, || park(pool, letters)).await? {
+            Ok(()) => return Ok(()),
+            Err(failure) => {
+                tracing::error!(%failure, letters = letters.len(), "dead letters cannot be parked; trying again");
+                pool.wait_for_database(Instant::now(), Duration::from_secs(1)).await?;
+            }
+        }
+    }
+}
+
+/// The live updates of operations that failed.
+fn announce(events: &[RawEvent]) -> Outbound {
+    let failed =
+        |event: &RawEvent| LiveOperation { id: event.id, state: "failed".into(), user: event.principal.user_id() };
+    let mut outbound = Outbound::default();
+    outbound.live.operations.extend(events.iter().map(failed));
+    outbound
+}
+
+/// A row of `dead_letters`.
 struct Letter {
     id: Uuid,
     operation_id: Option<Uuid>,
+    /// The event whose operation is to fail; none where there is no operation.
     operation: Option<RawEvent>,
     pool: String,
     kind: Option<String>,
@@ -69,14 +106,13 @@ struct Letter {
 }
 
 impl Letter {
-    fn of_event(context: &Context, raw: &RawEvent) -> Self {
+    fn of_event(raw: &RawEvent, self_deduplicating: bool) -> Self {
         let event = Event::decode(&raw.bytes).expect("decoded before from the same bytes");
         let kind = Kind::named(&raw.kind);
-        let leaf = context.registry.registered(&raw.kind).is_some_and(|kind| kind.settler.is_leaf());
         Self {
             id: ids::new_id(),
             operation_id: Some(raw.id),
-            operation: (!leaf).then(|| raw.clone()),
+            operation: (!self_deduplicating).then(|| raw.clone()),
             pool: kind.map_or("unknown", |kind| kind.queue.name()).to_owned(),
             kind: Some(clean(&raw.kind)),
             event: raw.bytes.to_vec(),
@@ -110,6 +146,7 @@ impl Letter {
         }
     }
 
+    /// Returns the label `class` of metrics: an unknown class must not become a label of its own.
     fn class_label(&self) -> &'static str {
         ["undecodable", "process_death", "unknown_kind", "poison", "data", "conflict", "retry"]
             .into_iter()
@@ -118,13 +155,14 @@ impl Letter {
     }
 }
 
-/// Text that Postgres can hold.
+/// Returns text that Postgres can hold.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(2_000).collect()
 }
 
-async fn park(context: &Context, letters: &[Letter]) -> Result<(), Failure> {
-    let mut tx = context.database.begin().await?;
+/// Writes the letters and fails their operations, in one transaction.
+async fn park(pool: &PoolContext, letters: &[Letter]) -> Result<(), Failure> {
+    let mut tx = pool.shared.database.begin().await?;
     let column = |of: fn(&Letter) -> String| letters.iter().map(of).collect::<Vec<_>>();
     let events: Vec<Vec<u8>> = letters.iter().map(|letter| letter.event.clone()).collect();
     sqlx::query!(
@@ -156,6 +194,7 @@ async fn park(context: &Context, letters: &[Letter]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Marks operations as failed; those that are settled stay as they are.
 async fn fail_operations(tx: &mut sqlx::PgConnection, letters: &[Letter]) -> Result<(), Failure> {
     let operations: Vec<&RawEvent> = letters.iter().filter_map(|letter| letter.operation.as_ref()).collect();
     let problem = Problem::new(ProblemType::OperationFailed);
