@@ -89,6 +89,9 @@ problem_types! {
     NotFound "not-found" 404 false "There is no such thing.";
     MethodNotAllowed "method-not-allowed" 405 false "This address does not take that method.";
     RequestTimeout "request-timeout" 408 true "The request took too long to arrive.";
+    Conflict "conflict" 409 false "The value is taken.";
+    PreconditionFailed "precondition-failed" 412 false "The resource was changed meanwhile.";
+    PreconditionRequired "precondition-required" 428 false "Send `If-Match` with the `ETag` of the resource.";
     BodyTooLarge "body-too-large" 413 false "The body is too large.";
     UnsupportedMediaType "unsupported-media-type" 415 false "Send application/json.";
     ValidationFailed "validation-failed" 422 false "Some fields are not valid.";

@@ -1,6 +1,6 @@
-//! Courses, batches and seats: what visitors read, and what the gateway itself knows before it takes a registration in.
-//! One snapshot of all courses and batches is kept, and kept on when Postgres is away; a batch that it does not know, or
-//! calls closed, is looked up anew before anybody is refused. Seats are read at most once a second and batch.
+//! The catalogue: courses, course batches and seats, for visitors and for the check of a registration before it is
+//! published. One snapshot of all courses and course batches is kept, also while Postgres is away; a course batch that it
+//! does not have, or has as closed, is looked up anew before anybody is refused. Seats are read at most once a second.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,14 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{
-    ingest::refused,
-    problem_response::{ApiError, ApiResult},
-};
+use crate::http::{ApiError, ApiResult};
 
-/// How old a snapshot may be for reading.
+/// The age of a snapshot at most, for reading.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(5);
-/// How old it may be for refusing somebody.
+/// The age of a snapshot at most, for refusing a registration.
 const REFUSAL_AGE: Duration = Duration::from_secs(1);
 const SEATS_AGE: Duration = Duration::from_secs(1);
-const BATCHES_MAX: u64 = 10_000;
+const COURSE_BATCHES_MAX: u64 = 10_000;
 
 /// A published course.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -42,11 +39,11 @@ pub struct Course {
     pub slug: String,
     /// Its name.
     pub title: String,
-    /// What is taught.
+    /// The contents.
     pub description: String,
     /// The kind of course.
     pub category: Option<String>,
-    /// How long it takes.
+    /// The length of the course.
     pub duration_weeks: i32,
     /// Before tax, where a batch names no fee of its own.
     #[schema(value_type = String)]
@@ -58,9 +55,10 @@ pub struct Course {
     pub tax_rate: Decimal,
 }
 
-/// A batch of a published course.
+/// A course batch of a published course.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Batch {
+#[schema(as = Batch)]
+pub struct CourseBatch {
     /// `batches.id`.
     pub id: Uuid,
     /// Its course.
@@ -88,7 +86,7 @@ pub struct Batch {
     /// Before tax.
     #[schema(value_type = String)]
     pub fee: Decimal,
-    /// What must be paid for a confirmation; absent: all of it.
+    /// The amount that confirms the seat; absent: all of it.
     #[schema(value_type = Option<String>)]
     pub deposit: Option<Decimal>,
     /// ISO 4217.
@@ -96,9 +94,9 @@ pub struct Batch {
     /// Per cent.
     #[schema(value_type = String)]
     pub tax_rate: Decimal,
-    /// Whether an admin lets applicants in.
+    /// `true` where an admin reviews applicants.
     pub requires_review: bool,
-    /// When classes are held.
+    /// The times of classes.
     #[schema(value_type = Object)]
     pub schedule: Value,
     /// `open`, `closed` or `completed`.
@@ -116,41 +114,41 @@ pub struct Availability {
     pub seats_left: i32,
     /// Places on the waitlist that are free.
     pub waitlist_left: i32,
-    /// Until when seats can be asked for.
+    /// The end of the registration window.
     pub closes_at: DateTime<Utc>,
 }
 
-/// Everything on offer at one moment.
-pub struct Snapshot {
+/// All courses and course batches on offer at one moment.
+pub struct CatalogueSnapshot {
     /// By code.
     pub courses: Vec<Course>,
     /// By start.
-    pub batches: Vec<Batch>,
+    pub course_batches: Vec<CourseBatch>,
     by_id: HashMap<Uuid, usize>,
     database_time: DateTime<Utc>,
     read_at: Instant,
 }
 
-impl Snapshot {
-    /// The batch, if it is on offer.
-    pub fn batch(&self, id: Uuid) -> Option<&Batch> {
-        self.by_id.get(&id).map(|index| &self.batches[*index])
+impl CatalogueSnapshot {
+    /// Returns the course batch, if it is on offer.
+    pub fn course_batch(&self, id: Uuid) -> Option<&CourseBatch> {
+        self.by_id.get(&id).map(|index| &self.course_batches[*index])
     }
 
-    /// Postgres's clock, which alone counts.
+    /// The time by the database's clock, which alone counts.
     fn now(&self) -> DateTime<Utc> {
         self.database_time + self.read_at.elapsed()
     }
 
-    fn takes_registrations(&self, batch: &Batch) -> bool {
-        batch.status == "open" && (batch.opens_at..batch.closes_at).contains(&self.now())
+    fn takes_registrations(&self, course_batch: &CourseBatch) -> bool {
+        course_batch.status == "open" && (course_batch.opens_at..course_batch.closes_at).contains(&self.now())
     }
 }
 
-/// The cache.
+/// The catalogue, cached; one for the process.
 pub struct Catalogue {
     db: PgPool,
-    snapshot: RwLock<Option<Arc<Snapshot>>>,
+    snapshot: RwLock<Option<Arc<CatalogueSnapshot>>>,
     refreshing: tokio::sync::Mutex<()>,
     seats: Cache<Uuid, Option<Availability>>,
     redis: Option<ConnectionManager>,
@@ -158,28 +156,28 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Empty.
+    /// An empty cache.
     pub fn new(db: PgPool, redis: Option<ConnectionManager>, redis_timeout: Duration) -> Self {
-        let seats = Cache::builder().max_capacity(BATCHES_MAX).time_to_live(SEATS_AGE).build();
+        let seats = Cache::builder().max_capacity(COURSE_BATCHES_MAX).time_to_live(SEATS_AGE).build();
         Self { db, snapshot: RwLock::default(), refreshing: tokio::sync::Mutex::default(), seats, redis, redis_timeout }
     }
 
-    /// What is on offer, at most five seconds old.
+    /// Returns everything on offer, at most five seconds old.
     ///
     /// # Errors
     /// 503 where Postgres does not answer and nothing that fresh is known.
-    pub async fn snapshot(&self) -> ApiResult<Arc<Snapshot>> {
+    pub async fn snapshot(&self) -> ApiResult<Arc<CatalogueSnapshot>> {
         Ok(self.no_older_than(SNAPSHOT_AGE).await?)
     }
 
-    /// Whether the batch takes registrations now, as far as is known. With Postgres away and nothing known the answer is
-    /// yes: the workers decide.
+    /// Checks that the course batch takes registrations now, as far as is known. With Postgres away and nothing known it
+    /// passes: the workers decide.
     ///
     /// # Errors
     /// 422 `unknown-batch` or `batch-closed`, with the field.
     pub async fn check_open(&self, batch_id: Uuid) -> ApiResult<()> {
         let known = self.last_known();
-        if known.is_some_and(|known| known.batch(batch_id).is_some_and(|batch| known.takes_registrations(batch))) {
+        if known.is_some_and(|known| known.course_batch(batch_id).is_some_and(|found| known.takes_registrations(found))) {
             return Ok(());
         }
         let snapshot = match self.no_older_than(REFUSAL_AGE).await {
@@ -189,21 +187,21 @@ impl Catalogue {
                 return Ok(());
             }
         };
-        let Some(batch) = snapshot.batch(batch_id) else {
-            return Err(refused(ProblemType::UnknownBatch, "batch_id", "unknown", "There is no such batch."));
+        let Some(course_batch) = snapshot.course_batch(batch_id) else {
+            return Err(ApiError::field(ProblemType::UnknownBatch, "batch_id", "unknown", "There is no such batch."));
         };
-        if snapshot.takes_registrations(batch) {
+        if snapshot.takes_registrations(course_batch) {
             return Ok(());
         }
         let message = format!(
             "The batch takes registrations from {} to {}.",
-            batch.opens_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            batch.closes_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            course_batch.opens_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            course_batch.closes_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
         );
-        Err(refused(ProblemType::BatchClosed, "batch_id", "closed", &message))
+        Err(ApiError::field(ProblemType::BatchClosed, "batch_id", "closed", &message))
     }
 
-    /// The seats of a batch, at most a second old (two, where gateways share a cache); `None` where there is no such
+    /// Returns the seats of a course batch, at most a second old (two, where gateways share a cache); `None` where there is no such
     /// batch.
     ///
     /// # Errors
@@ -216,11 +214,11 @@ impl Catalogue {
         })
     }
 
-    fn last_known(&self) -> Option<Arc<Snapshot>> {
+    fn last_known(&self) -> Option<Arc<CatalogueSnapshot>> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn no_older_than(&self, age: Duration) -> sqlx::Result<Arc<Snapshot>> {
+    async fn no_older_than(&self, age: Duration) -> sqlx::Result<Arc<CatalogueSnapshot>> {
         let fresh = || self.last_known().filter(|known| known.read_at.elapsed() < age);
         if let Some(known) = fresh() {
             return Ok(known);
@@ -281,7 +279,7 @@ impl Catalogue {
     }
 }
 
-async fn read(db: &PgPool) -> sqlx::Result<Snapshot> {
+async fn read(db: &PgPool) -> sqlx::Result<CatalogueSnapshot> {
     let courses = sqlx::query_as!(
         Course,
         "SELECT   id, code, slug, title, description, category, duration_weeks, base_fee, currency, tax_rate
@@ -291,8 +289,8 @@ async fn read(db: &PgPool) -> sqlx::Result<Snapshot> {
     )
     .fetch_all(db)
     .await?;
-    let batches = sqlx::query_as!(
-        Batch,
+    let course_batches = sqlx::query_as!(
+        CourseBatch,
         r#"SELECT   b.id, b.course_id, c.title AS course_title, b.code, b.name, b.mode, b.capacity, b.waitlist_capacity,
                     b.start_date, b.end_date, b.opens_at, b.closes_at, coalesce(b.fee, c.base_fee) AS "fee!", b.deposit,
                     c.currency, c.tax_rate, b.requires_review, b.schedule, b.status
@@ -304,6 +302,6 @@ async fn read(db: &PgPool) -> sqlx::Result<Snapshot> {
     .fetch_all(db)
     .await?;
     let database_time = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(db).await?;
-    let by_id = batches.iter().enumerate().map(|(index, batch)| (batch.id, index)).collect();
-    Ok(Snapshot { courses, batches, by_id, database_time, read_at: Instant::now() })
+    let by_id = course_batches.iter().enumerate().map(|(index, course_batch)| (course_batch.id, index)).collect();
+    Ok(CatalogueSnapshot { courses, course_batches, by_id, database_time, read_at: Instant::now() })
 }

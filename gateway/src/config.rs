@@ -13,9 +13,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+mod auth;
 mod defaults;
 
-use crate::auth::AuthSettings;
+pub use auth::AuthSettings;
 
 const ENV_PREFIX: &str = "REGISTRAR__";
 const SECRETS_ENV_PREFIX: &str = "REGISTRAR__SECRETS__";
@@ -26,30 +27,30 @@ const SECRET_BYTES_MIN: usize = 32;
 /// Everything.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// `production` or `development`.
-    pub environment: Environment,
-    /// Where clients connect.
+    pub environment: GatewayEnvironment,
+    /// The public listener.
     pub listen: SocketAddr,
     /// The private listener: `/metrics` and health.
     pub metrics_listen: SocketAddr,
     /// Threads that serve requests; 0: half of the cores, at least one.
     pub threads: usize,
-    /// How clients reach the gateway from outside: in links.
+    /// The gateway's address from outside, for links.
     #[serde(deserialize_with = "url")]
     pub public_url: Url,
     /// Postgres.
-    pub database: Database,
+    pub database: GatewayDatabase,
     /// RabbitMQ.
-    pub amqp: Amqp,
+    pub amqp: GatewayAmqp,
     /// Which queues are split; the same as the workers'.
     pub partitions: Partitions,
     /// Redis, which may be absent.
     pub redis: Redis,
     /// Where files lie.
-    pub files: Files,
+    pub files: GatewayFiles,
     /// Keys.
-    pub secrets: Secrets,
+    pub secrets: GatewaySecrets,
     /// What a client may ask of one gateway.
     pub limits: Limits,
     /// Telling clients live.
@@ -59,16 +60,16 @@ pub struct Settings {
     /// Which web pages may call.
     pub cors: Cors,
     /// Logging.
-    pub log: Log,
+    pub log: GatewayLog,
     /// `early_202`: answer before the broker's confirm. For proving that the tests bite.
     #[cfg(feature = "fault-injection")]
     pub planted_bug: String,
 }
 
-/// What kind of installation it is.
+/// The kind of installation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Environment {
+pub enum GatewayEnvironment {
     /// Real people.
     #[default]
     Production,
@@ -79,12 +80,12 @@ pub enum Environment {
 /// Postgres, as the gateway's role.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Database {
+pub struct GatewayDatabase {
     /// `postgres://user:password@host/database`.
     pub url: SecretString,
     /// Connections at most.
     pub pool_max: u32,
-    /// How long a request waits for a connection.
+    /// The longest time for which a request waits for a connection.
     pub acquire_ms: u64,
     /// `statement_timeout`.
     pub statement_ms: u64,
@@ -97,14 +98,14 @@ pub struct Database {
 /// RabbitMQ.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Amqp {
+pub struct GatewayAmqp {
     /// `amqp://user:password@host/vhost?heartbeat=10`.
     pub url: SecretString,
     /// Events published and not confirmed yet, at most; beyond it requests are shed.
     pub in_flight_max: usize,
     /// Messages sent and not confirmed yet, at most; requests that come meanwhile leave together, up to 64 a message.
     pub window: usize,
-    /// How long a request waits for the broker's confirm.
+    /// The longest time for which a request waits for the broker's confirm.
     pub confirm_timeout_ms: u64,
 }
 
@@ -114,14 +115,14 @@ pub struct Amqp {
 pub struct Redis {
     /// `redis://host:port`.
     pub url: SecretString,
-    /// How long a read may take before it counts as a miss.
+    /// The longest time for which a read may take before it counts as a miss.
     pub timeout_ms: u64,
 }
 
 /// The object store.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Files {
+pub struct GatewayFiles {
     /// `file:///absolute/folder`, shared with the workers.
     pub url: String,
 }
@@ -129,7 +130,7 @@ pub struct Files {
 /// Keys, each at least 32 bytes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Secrets {
+pub struct GatewaySecrets {
     /// Of operation ids; the same on all gateways.
     pub operation_id: SecretString,
     /// Of mailed tokens; the same as the workers'.
@@ -161,13 +162,13 @@ pub struct Limits {
     pub headers_max: usize,
     /// Headers, in bytes.
     pub header_bytes: usize,
-    /// How long a client may take to send them, from their first byte; and the body after them.
+    /// The longest time for which a client may take to send them, from their first byte; and the body after them.
     pub header_read_ms: u64,
-    /// How long a connection is kept between two requests.
+    /// The longest time for which a connection is kept between two requests.
     pub idle_ms: u64,
-    /// How long a request may take, not counting what it asked to wait.
+    /// The longest time for which a request may take, not counting what it asked to wait.
     pub request_ms: u64,
-    /// How long SIGTERM lets requests finish.
+    /// The longest time for which SIGTERM lets requests finish.
     pub drain_ms: u64,
     /// Recent idempotency keys kept in memory.
     pub idempotency_keys: usize,
@@ -198,9 +199,9 @@ pub struct Cors {
 /// Logging.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct GatewayLog {
     /// `json` or `pretty`.
-    pub format: LogFormat,
+    pub format: GatewayLogFormat,
     /// `tracing` directives.
     pub filter: String,
 }
@@ -208,14 +209,14 @@ pub struct Log {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub enum GatewayLogFormat {
     /// One JSON object a line.
     Json,
     /// For people.
     Pretty,
 }
 
-/// Settings that do not hold together, each with its remedy.
+/// Settings that cannot be used, each with its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file or variable that cannot be read as settings.
@@ -226,7 +227,7 @@ pub enum ConfigError {
     Inconsistent(Vec<String>),
 }
 
-impl Settings {
+impl GatewaySettings {
     /// Reads defaults ← file ← environment, and checks them.
     ///
     /// # Errors
@@ -241,7 +242,7 @@ impl Settings {
         for (key, value) in Env::prefixed(SECRETS_ENV_PREFIX).iter() {
             figment = figment.merge(Serialized::default(&format!("secrets.{key}"), value));
         }
-        let settings: Settings = figment.extract().map_err(Box::new)?;
+        let settings: GatewaySettings = figment.extract().map_err(Box::new)?;
         settings.check()?;
         Ok(settings)
     }
@@ -300,7 +301,7 @@ impl Settings {
             ensure(holds, message);
         }
         ensure(
-            self.environment == Environment::Development || self.auth.bcrypt_cost >= 10,
+            self.environment == GatewayEnvironment::Development || self.auth.bcrypt_cost >= 10,
             "auth.bcrypt_cost must be at least 10 in production",
         );
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Inconsistent(wrong)) }
@@ -315,7 +316,7 @@ impl Settings {
         }
     }
 
-    /// How long a request may take, not counting what it asked to wait.
+    /// The longest time for which a request may take, not counting what it asked to wait.
     pub const fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.request_ms)
     }

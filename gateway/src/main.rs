@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use gateway::{config::Settings, gateway::Gateway, telemetry};
+use gateway::{config::GatewaySettings, gateway::Gateway, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A fifth of the gateway's own time went into glibc's malloc and free, and its arenas keep what a burst has taken.
@@ -26,7 +26,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let settings = Settings::load(arguments.config.as_deref())?;
+    let settings = GatewaySettings::load(arguments.config.as_deref())?;
     if arguments.check_config {
         println!("The settings hold together.");
         return Ok(());
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(run(settings))
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(settings: GatewaySettings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let gateway = Gateway::start(settings).await?;

@@ -1,9 +1,8 @@
-//! How often one may try. By address, loosely, since a campus is one address; by account, with a delay that doubles. An
-//! account that does not exist is delayed in the same way (in this process), so that the delay tells nothing.
+//! Limits on attempts to sign in: by address, loosely, since a campus is one address; by account, with a delay that
+//! doubles. An account that does not exist is delayed in the same way (in this process), so that the delay reveals nothing.
 
 use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,50 +10,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    extract::{ConnectInfo, FromRequestParts},
-    http::request::Parts,
-};
 use contracts::{Problem, ProblemType};
 use moka::sync::Cache;
 
-use crate::{problem_response::ApiError, state::App};
+use crate::{extract::ClientAddress, http::ApiError};
 
-/// Failures that cost nothing yet.
+/// Failures without a delay.
 const FREE_FAILURES: u32 = 5;
-/// However often it failed.
+/// The longest delay.
 const DELAY_SECS_MAX: u64 = 15 * 60;
 const WINDOW: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: u64 = 100_000;
 
-/// The caller's address, where the listener knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientIp(pub Option<IpAddr>);
-
-impl ClientIp {
-    /// As Postgres reads an `inet`.
-    pub fn text(&self) -> Option<String> {
-        self.0.map(|ip| ip.to_string())
-    }
-}
-
-impl FromRequestParts<App> for ClientIp {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())))
-    }
-}
-
-/// What was tried of late.
-pub(super) struct Attempts {
+/// Recent attempts, by address and by unknown account.
+pub struct Attempts {
     per_minute: u32,
     by_ip: Cache<IpAddr, Arc<AtomicU32>>,
     unknown: Cache<String, (u32, Instant)>,
 }
 
 impl Attempts {
-    pub(super) fn new(per_minute: u32) -> Self {
+    pub fn new(per_minute: u32) -> Self {
         Self {
             per_minute,
             by_ip: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(WINDOW).build(),
@@ -68,8 +44,8 @@ impl Attempts {
     /// Counts an attempt from this address.
     ///
     /// # Errors
-    /// 429 where there were too many within a minute.
-    pub(super) fn admit(&self, ip: ClientIp) -> Result<(), ApiError> {
+    /// 429 after too many within a minute.
+    pub fn admit(&self, ip: ClientAddress) -> Result<(), ApiError> {
         let Some(ip) = ip.0 else { return Ok(()) };
         let count = self.by_ip.get_with(ip, Arc::default).fetch_add(1, Ordering::Relaxed);
         if count < self.per_minute {
@@ -78,11 +54,11 @@ impl Attempts {
         Err(too_many("Too many attempts from your network.", WINDOW.as_secs()))
     }
 
-    /// Whether an account that does not exist may be tried now.
+    /// Admits an attempt on an account that does not exist, unless it is delayed.
     ///
     /// # Errors
     /// 429, as for an account that exists.
-    pub(super) fn admit_unknown(&self, email: &str) -> Result<(), ApiError> {
+    pub fn admit_unknown(&self, email: &str) -> Result<(), ApiError> {
         let Some((_, until)) = self.unknown.get(email) else {
             return Ok(());
         };
@@ -91,22 +67,22 @@ impl Attempts {
     }
 
     /// Remembers a failure of an account that does not exist.
-    pub(super) fn unknown_failed(&self, email: &str) {
+    pub fn unknown_failed(&self, email: &str) {
         let failures = self.unknown.get(email).map_or(0, |(failures, _)| failures) + 1;
         self.unknown.insert(email.to_owned(), (failures, Instant::now() + Duration::from_secs(delay_secs(failures))));
     }
 }
 
-/// How long an account waits after so many failures in a row: nothing, then 1 s, 2 s, 4 s, … 15 min.
-pub(super) fn delay_secs(failures: u32) -> u64 {
+/// Returns the delay of an account after so many failures in a row, in seconds: 0, then 1, 2, 4, … up to 15 minutes.
+pub fn delay_secs(failures: u32) -> u64 {
     match failures.checked_sub(FREE_FAILURES) {
         None => 0,
         Some(doublings) => (1_u64 << doublings.min(20)).min(DELAY_SECS_MAX),
     }
 }
 
-/// The account waits.
-pub(super) fn locked(left_secs: u64) -> ApiError {
+/// Returns a 429 for an account that is delayed for so many seconds more.
+pub fn locked(left_secs: u64) -> ApiError {
     too_many("Too many failed attempts on this account.", left_secs)
 }
 
@@ -140,7 +116,7 @@ mod tests {
     #[test]
     fn an_address_is_counted_by_itself() {
         let attempts = Attempts::new(2);
-        let (one, two) = (ClientIp(Some([10, 0, 0, 1].into())), ClientIp(Some([10, 0, 0, 2].into())));
+        let (one, two) = (ClientAddress(Some([10, 0, 0, 1].into())), ClientAddress(Some([10, 0, 0, 2].into())));
         assert!(attempts.admit(one).is_ok() && attempts.admit(one).is_ok());
         assert!(attempts.admit(one).is_err());
         assert!(attempts.admit(two).is_ok());

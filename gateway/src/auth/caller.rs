@@ -1,20 +1,23 @@
 //! The signed-in caller of a request. Whatever is wrong with a token, the answer is the same 401.
 
+use std::sync::Arc;
+
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRef, FromRequestParts},
     http::{HeaderMap, header, request::Parts},
 };
 use contracts::{Principal, ProblemType, Role};
 use uuid::Uuid;
 
-use crate::{problem_response::ApiError, state::App};
+use super::Auth;
+use crate::http::ApiError;
 
 /// The bearer of a valid access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// `users.id`.
     pub user_id: Uuid,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
     /// The sign-in: `sessions.family_id`.
     pub sid: Uuid,
@@ -23,7 +26,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Goes on for these roles only.
+    /// Admits these roles only.
     ///
     /// # Errors
     /// 403 for any other role.
@@ -31,44 +34,48 @@ impl Caller {
         if roles.contains(&self.role) { Ok(()) } else { Err(ProblemType::Forbidden.into()) }
     }
 
-    /// Whose rows may be listed: everybody's (`None`) for staff, one's own for others.
-    pub fn own_rows_only(&self) -> Option<Uuid> {
-        (!self.role.is_staff()).then_some(self.user_id)
-    }
-
-    /// As it travels in an event.
+    /// Returns the caller as an event's principal.
     pub const fn principal(&self) -> Principal {
         Principal::User { id: self.user_id, role: self.role }
     }
 }
 
-impl FromRequestParts<App> for Caller {
+impl<S> FromRequestParts<S> for Caller
+where
+    S: Send + Sync,
+    Arc<Auth>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        MaybeCaller::from_request_parts(parts, app).await?.0.ok_or_else(|| ProblemType::Unauthenticated.into())
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        MaybeCaller::from_request_parts(parts, state).await?.0.ok_or_else(|| ProblemType::Unauthenticated.into())
     }
 }
 
-/// The caller, if one claims to be somebody: no token is fine, a bad token is not.
+/// The caller, where a token was sent: no token is fine, a bad token is a 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaybeCaller(pub Option<Caller>);
 
 impl MaybeCaller {
-    /// As it travels in an event.
+    /// Returns the caller as an event's principal.
     pub fn principal(&self) -> Principal {
         self.0.map_or(Principal::Anonymous, |caller| caller.principal())
     }
 }
 
-impl FromRequestParts<App> for MaybeCaller {
+impl<S> FromRequestParts<S> for MaybeCaller
+where
+    S: Send + Sync,
+    Arc<Auth>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         if !parts.headers.contains_key(header::AUTHORIZATION) {
             return Ok(Self(None));
         }
-        let caller = bearer(&parts.headers).and_then(|token| app.auth.authenticate(token));
+        let auth = Arc::<Auth>::from_ref(state);
+        let caller = bearer(&parts.headers).and_then(|token| auth.authenticate(token));
         caller.map(|caller| Self(Some(caller))).ok_or_else(|| ProblemType::Unauthenticated.into())
     }
 }
@@ -101,11 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_required_by_name_and_staff_see_every_row() {
+    fn roles_are_required_by_name() {
         let caller = |role| Caller { user_id: Uuid::max(), role, sid: Uuid::nil(), expires_at: 0 };
         assert!(caller(Role::Admin).require(&[Role::Accountant, Role::Admin]).is_ok());
         assert!(caller(Role::Student).require(&[Role::Accountant, Role::Admin]).is_err());
-        assert_eq!(caller(Role::Accountant).own_rows_only(), None);
-        assert_eq!(caller(Role::Teacher).own_rows_only(), Some(Uuid::max()));
     }
 }

@@ -10,14 +10,14 @@ use jsonwebtoken::{
 };
 use secrecy::ExposeSecret;
 
-use crate::config::Secrets;
+use crate::config::GatewaySecrets;
 
-/// How far clocks may be apart, seconds.
+/// Tolerated difference of clocks, seconds.
 pub(super) const LEEWAY_SECS: u64 = 30;
 /// HS256 asks for a key as long as its hash (RFC 7518 §3.2).
 const HS256_BYTES_MIN: usize = 32;
 
-/// Why the ring cannot be made.
+/// A key or cost that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// A secret that could be guessed.
@@ -31,7 +31,7 @@ pub enum AuthError {
     BadCost(#[from] bcrypt::BcryptError),
 }
 
-/// A token that must be refused; why is nobody's business.
+/// A token that must be refused; the reason is never revealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
@@ -52,8 +52,8 @@ struct Key {
 }
 
 impl KeyRing {
-    /// Parses the keys, once.
-    pub(super) fn new(secrets: &Secrets) -> Result<Self, AuthError> {
+    /// Parses the configured keys.
+    pub(super) fn new(secrets: &GatewaySecrets) -> Result<Self, AuthError> {
         let hs256 = secrets.jwt_hs256.expose_secret().as_bytes();
         let mut keys = vec![Key::hs256(hs256)?];
         if let Some(previous) = &secrets.jwt_hs256_previous {
@@ -70,7 +70,7 @@ impl KeyRing {
         Ok(Self { signer, header, keys })
     }
 
-    /// Signs.
+    /// Signs claims into a token.
     pub(super) fn sign(&self, claims: &AccessClaims) -> String {
         jsonwebtoken::encode(&self.header, claims, &self.signer).expect("the key was parsed for this algorithm")
     }
@@ -92,14 +92,15 @@ impl KeyRing {
         if is_good(&claims, get_current_timestamp()) { Ok(claims) } else { Err(Refused) }
     }
 
-    /// Our own headers are known as they are encoded; one that another program wrote is read, for its `kid` and algorithm.
+    /// The key that a token names. Headers written here are compared as encoded; one that another program wrote is parsed
+    /// for its `kid` and algorithm.
     fn key_of(&self, token: &str, header: &str) -> Option<&Key> {
         if let Some(key) = self.keys.iter().find(|key| key.encoded_header == header) {
             return Some(key);
         }
         let header = jsonwebtoken::decode_header(token).ok()?;
         let key = self.keys.iter().find(|key| header.kid.as_ref() == Some(&key.kid))?;
-        // What must be understood (RFC 7515 §4.1.11) is not.
+        // Critical extensions (RFC 7515 §4.1.11) are not supported.
         (header.alg == key.algorithm && header.crit.is_none()).then_some(key)
     }
 
@@ -152,8 +153,8 @@ fn encoded_header(algorithm: Algorithm, kid: &str, key: &EncodingKey) -> Result<
     Ok(token.split('.').next().unwrap_or_default().to_owned())
 }
 
-/// The registered claims (RFC 7519 §4.1) at this time, in seconds since 1970. That each is there, and of its type, is the
-/// type's business.
+/// Checks the registered claims (RFC 7519 §4.1) at this time, in seconds since 1970. The type of the claims holds that
+/// each is present and of its type.
 fn is_good(claims: &AccessClaims, now: u64) -> bool {
     claims.iss == ISSUER
         && claims.aud == AUDIENCE

@@ -1,4 +1,4 @@
-//! What the ring lets in, and that nothing else does.
+//! Tokens that the ring accepts, and every mutation that it refuses.
 
 use contracts::{Role, access_token::LIFETIME_SECS};
 use jsonwebtoken::get_current_timestamp;
@@ -12,8 +12,8 @@ MC4CAQAwBQYDK2VwBCIEIFpxbuzEgf0W6cprMLllvwwgN36LTRnxTatohC1ohvu0
 -----END PRIVATE KEY-----
 ";
 
-fn secrets(hs256: &str) -> Secrets {
-    Secrets { jwt_hs256: hs256.to_owned().into(), ..Secrets::default() }
+fn secrets(hs256: &str) -> GatewaySecrets {
+    GatewaySecrets { jwt_hs256: hs256.to_owned().into(), ..GatewaySecrets::default() }
 }
 
 fn ring() -> KeyRing {
@@ -109,14 +109,14 @@ fn a_rotated_secret_still_verifies() {
     let (old, new) = ("a".repeat(32), "b".repeat(32));
     let token = ring().sign(&claims());
     let rotated =
-        KeyRing::new(&Secrets { jwt_hs256_previous: Some(old.into()), ..secrets(&new) }).expect("both are long enough");
+        KeyRing::new(&GatewaySecrets { jwt_hs256_previous: Some(old.into()), ..secrets(&new) }).expect("both are long enough");
     assert!(rotated.verify(&token).is_ok());
     assert!(ring().verify(&rotated.sign(&claims())).is_err());
 }
 
 #[test]
 fn an_ed25519_key_signs_and_its_public_half_is_published() {
-    let with_ed25519 = Secrets { jwt_eddsa_pem: Some(ED25519.to_owned().into()), ..secrets(&"a".repeat(32)) };
+    let with_ed25519 = GatewaySecrets { jwt_eddsa_pem: Some(ED25519.to_owned().into()), ..secrets(&"a".repeat(32)) };
     let ring = KeyRing::new(&with_ed25519).expect("a good key");
     let claims = claims();
     let token = ring.sign(&claims);

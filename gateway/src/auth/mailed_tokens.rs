@@ -1,21 +1,21 @@
-//! Links that were mailed: each is good once, until it expires. A token is used in the transaction of what it allows.
+//! Mailed links: each is good once, until it expires. A link is spent in the transaction of the change that it allows.
 
 use contracts::{ProblemType, Role};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{login, sessions::SignedIn};
-use crate::{
-    problem_response::{ApiError, ApiResult},
-    state::App,
-};
+use super::{Auth, sessions::SignedIn, stored_role};
+use crate::http::{ApiError, ApiResult};
 
-/// A link that can still be used, and whose it is.
-pub(super) struct Mailed {
-    pub(super) token_id: Uuid,
-    pub(super) registration_id: Option<Uuid>,
-    pub(super) user: SignedIn,
+/// A mailed link that can still be used.
+pub struct MailedLink {
+    /// `user_tokens.id`.
+    pub token_id: Uuid,
+    /// The registration that it was mailed for, if any.
+    pub registration_id: Option<Uuid>,
+    /// The owner of the mailbox.
+    pub user: SignedIn,
 }
 
 struct Row {
@@ -29,9 +29,9 @@ struct Row {
 /// Reads a link without using it.
 ///
 /// # Errors
-/// The same 401 whether it was forged, used, has expired, or belongs to somebody who may not sign in.
-pub(super) async fn find(app: &App, token: &SecretString, purpose: &str) -> ApiResult<Mailed> {
-    let token_id = app.mail_tokens.decode(token.expose_secret()).ok_or_else(refused)?;
+/// The same 401 whether the link was forged, spent or has expired, or its user may not sign in.
+pub async fn find(auth: &Auth, db: &PgPool, token: &SecretString, purpose: &str) -> ApiResult<MailedLink> {
+    let token_id = auth.mail_tokens.decode(token.expose_secret()).ok_or_else(refused)?;
     let row = sqlx::query_as!(
         Row,
         r#"SELECT    user_tokens.registration_id,
@@ -51,19 +51,19 @@ pub(super) async fn find(app: &App, token: &SecretString, purpose: &str) -> ApiR
         token_id,
         purpose
     )
-    .fetch_optional(&app.db)
+    .fetch_optional(db)
     .await?
     .ok_or_else(refused)?;
-    let role: Role = login::role(&row.role)?;
+    let role: Role = stored_role(&row.role)?;
     let user = SignedIn { id: row.user_id, email: row.email, role, full_name: row.full_name };
-    Ok(Mailed { token_id, registration_id: row.registration_id, user })
+    Ok(MailedLink { token_id, registration_id: row.registration_id, user })
 }
 
-/// Uses it, and with it proves the address: an invited user becomes active.
+/// Spends a link, which proves the address: an invited user becomes active.
 ///
 /// # Errors
-/// 401 where somebody was faster.
-pub(super) async fn spend(tx: &mut PgConnection, mailed: &Mailed) -> ApiResult<()> {
+/// 401 where the link was spent meanwhile.
+pub async fn spend(tx: &mut PgConnection, mailed: &MailedLink) -> ApiResult<()> {
     let spent = sqlx::query!(
         "WITH spent AS (
              UPDATE user_tokens SET used_at = now() WHERE id = $1 AND used_at IS NULL AND expires_at > now() RETURNING user_id

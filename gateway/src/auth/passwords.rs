@@ -8,16 +8,16 @@ use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
-use super::{AuthError, AuthSettings};
-use crate::problem_response::ApiError;
+use super::AuthError;
+use crate::{config::AuthSettings, http::ApiError};
 
-/// bcrypt reads no further.
+/// bcrypt ignores everything beyond.
 const PASSWORD_BYTES_MAX: usize = 72;
 const PASSWORD_CHARS_MIN: usize = 10;
 const RETRY_AFTER_SECS_MAX: u64 = 5;
 
-/// Hashes and verifies.
-pub(super) struct Passwords {
+/// A bounded pool that hashes and verifies passwords.
+pub struct Passwords {
     cost: u32,
     dummy: Arc<str>,
     running: Arc<Semaphore>,
@@ -25,7 +25,11 @@ pub(super) struct Passwords {
 }
 
 impl Passwords {
-    pub(super) fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
+    /// A pool of this size; hashes a dummy password with the configured cost.
+    ///
+    /// # Errors
+    /// A cost that bcrypt does not take.
+    pub fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
         Ok(Self {
             cost: settings.bcrypt_cost,
             dummy: bcrypt::hash(uuid::Uuid::new_v4().as_bytes(), settings.bcrypt_cost)?.into(),
@@ -34,12 +38,12 @@ impl Passwords {
         })
     }
 
-    /// Whether it is the password of this hash. Without a hash, or with a password that cannot be anyone's, it takes as
-    /// long and is `false`.
+    /// Tells whether this is the password of this hash. Without a hash, or with a password longer than any may be, the
+    /// answer takes as long and is `false`.
     ///
     /// # Errors
-    /// 503 where too many wait already.
-    pub(super) async fn verify(&self, password: &SecretString, hash: Option<&str>) -> Result<bool, ApiError> {
+    /// 503 when too many wait already.
+    pub async fn verify(&self, password: &SecretString, hash: Option<&str>) -> Result<bool, ApiError> {
         let fits = password.expose_secret().len() <= PASSWORD_BYTES_MAX;
         let (hash, possible) = match hash {
             Some(hash) if fits => (Arc::from(hash), true),
@@ -53,8 +57,8 @@ impl Passwords {
     /// Hashes a password that [`check`] let pass.
     ///
     /// # Errors
-    /// 503 where too many wait already.
-    pub(super) async fn hash(&self, password: &SecretString) -> Result<String, ApiError> {
+    /// 503 when too many wait already.
+    pub async fn hash(&self, password: &SecretString) -> Result<String, ApiError> {
         let (password, cost) = (password.clone(), self.cost);
         self.run(move || bcrypt::hash(password.expose_secret(), cost)).await
     }
@@ -82,11 +86,11 @@ impl Passwords {
     }
 }
 
-/// Whether it may become somebody's password.
+/// Checks a new password.
 ///
 /// # Errors
-/// 422 with what is wrong.
-pub(super) fn check(password: &SecretString) -> Result<(), ApiError> {
+/// 422 with every rule that it breaks.
+pub fn check(password: &SecretString) -> Result<(), ApiError> {
     let text = password.expose_secret();
     Checks::new()
         .ensure(
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_become_a_password() {
+    fn a_new_password_keeps_the_rules() {
         assert!(check(&"correct horse".into()).is_ok());
         assert!(check(&"p".repeat(72).into()).is_ok());
         for bad in ["short", "nul\0nul\0nul", &"p".repeat(73)] {

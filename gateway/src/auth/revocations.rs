@@ -1,6 +1,6 @@
-//! The sign-ins that were ended while an access token of theirs may still be valid. A gateway hears of them from the
-//! `live` exchange at once; it reads them at start, and again every few seconds for what a broken connection lost. So a
-//! logout holds on every gateway within five seconds, and no request asks the database.
+//! Sign-ins that were ended while an access token of theirs may still be valid. A gateway is notified on the `live`
+//! exchange at once; it reads them from the database at start, and again every few seconds for what a broken connection
+//! lost. So a logout holds on every gateway within five seconds, and no request costs a query.
 
 use std::{
     collections::HashMap,
@@ -14,19 +14,18 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Auth, key_ring::LEEWAY_SECS};
-use crate::state::App;
 
 /// Less than the five seconds promised, by more than a slow query.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Revoked sids, each until its last access token is dead.
+/// Revoked sids, each until its last access token has expired.
 #[derive(Default)]
 pub(super) struct Revocations {
     forget_at: RwLock<HashMap<Uuid, DateTime<Utc>>>,
 }
 
 impl Revocations {
-    /// Whether the sign-in was ended.
+    /// Tells whether the sign-in was ended.
     pub(super) fn contains(&self, sid: Uuid) -> bool {
         let revoked = self.forget_at.read().unwrap_or_else(PoisonError::into_inner);
         !revoked.is_empty() && revoked.contains_key(&sid)
@@ -51,10 +50,20 @@ impl Auth {
         }
     }
 
-    /// Reads what was revoked within the lifetime of an access token.
+    /// Ends sign-ins in this process and notifies every other gateway. They must be revoked in the database already: a
+    /// gateway that misses the message reads them there.
+    pub fn announce_revoked(&self, sids: Vec<Uuid>) {
+        if sids.is_empty() {
+            return;
+        }
+        self.revoke_sids(&sids);
+        self.publisher.publish_live(LiveMessage { revoked_sids: sids, ..LiveMessage::default() });
+    }
+
+    /// Reads the sign-ins that were revoked within the lifetime of an access token.
     ///
     /// # Errors
-    /// Where Postgres does not answer; what was known before stays known.
+    /// Postgres does not answer; what was known before stays known.
     pub async fn load_revocations(&self, db: &PgPool) -> sqlx::Result<()> {
         let seconds = self.token_memory().num_seconds() as f64;
         let sids = sqlx::query_scalar!(
@@ -90,28 +99,19 @@ impl Auth {
         }
     }
 
-    /// How long a revoked sid must be remembered.
+    /// The time for which a revoked sid must be remembered.
     fn token_memory(&self) -> TimeDelta {
         TimeDelta::seconds(self.access_secs() + 2 * LEEWAY_SECS as i64)
     }
 }
 
-/// Ends sign-ins in this process and tells every other gateway. They must be revoked in the database already: that is
-/// what a gateway goes by that misses the message.
-pub(super) fn announce(app: &App, sids: Vec<Uuid>) {
-    if sids.is_empty() {
-        return;
-    }
-    app.auth.revoke_sids(&sids);
-    app.publisher.publish_live(LiveMessage { revoked_sids: sids, ..LiveMessage::default() });
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_revoked_sid_is_remembered_until_its_tokens_are_dead() {
+    fn a_revoked_sid_is_remembered_until_its_tokens_have_expired() {
         let (revocations, sid, now) = (Revocations::default(), Uuid::now_v7(), Utc::now());
         assert!(!revocations.contains(sid));
         revocations.extend([sid], now + TimeDelta::seconds(10));

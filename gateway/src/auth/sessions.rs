@@ -10,11 +10,12 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Auth, ClientIp};
+use super::Auth;
+use crate::extract::ClientAddress;
 
 const USER_AGENT_CHARS_MAX: usize = 300;
 
-/// What a client is given at sign-in and at every refresh.
+/// The tokens of a sign-in or a refresh.
 #[derive(Serialize, ToSchema)]
 pub struct Tokens {
     /// A JWT, for the header `Authorization: Bearer …`.
@@ -28,23 +29,23 @@ pub struct Tokens {
     refresh_token: String,
     /// The refresh token's life if it is not used, seconds.
     refresh_expires_in: i64,
-    /// Who is signed in.
+    /// The signed-in user.
     user: SignedIn,
 }
 
-/// Who is signed in.
+/// The signed-in user.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SignedIn {
     /// `users.id`.
-    pub(super) id: Uuid,
+    pub id: Uuid,
     /// The address of the account.
-    pub(super) email: String,
-    /// What the user may do.
+    pub email: String,
+    /// The user's role.
     #[serde(serialize_with = "role_name")]
     #[schema(value_type = String, example = "student")]
-    pub(super) role: Role,
+    pub role: Role,
     /// As mails address the user.
-    pub(super) full_name: Option<String>,
+    pub full_name: Option<String>,
 }
 
 fn role_name<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,36 +53,39 @@ fn role_name<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, 
 }
 
 /// A refresh token and the family that it belongs to.
-pub(super) struct Grant {
-    pub(super) family_id: Uuid,
-    pub(super) refresh_token: RefreshToken,
-    pub(super) refresh_expires_in: i64,
+pub struct Grant {
+    /// `sessions.family_id`.
+    pub family_id: Uuid,
+    /// The live token of the family.
+    pub refresh_token: RefreshToken,
+    /// Its life if it is not used, seconds.
+    pub refresh_expires_in: i64,
 }
 
 /// 256 bits that nobody can guess, as 64 hexadecimal digits.
-pub(super) struct RefreshToken(SecretString);
+pub struct RefreshToken(SecretString);
 
 impl RefreshToken {
-    /// Of a new sign-in.
-    pub(super) fn random() -> Self {
+    /// Makes the first token of a sign-in.
+    pub fn random() -> Self {
         Self::of(&rand::random::<[u8; 32]>())
     }
 
-    /// What a client sent.
-    pub(super) fn sent(token: SecretString) -> Self {
+    /// Wraps the token that a client sent.
+    pub fn sent(token: SecretString) -> Self {
         Self(token)
     }
 
-    /// The one that follows this: a function of it and of our key, so that a refresh which is repeated because its answer
-    /// was lost gets the same token again, and the family does not fork.
-    pub(super) fn successor(&self, key: &Hmac<Sha256>) -> Self {
+    /// Derives the token that follows this one from it and our key, so that a refresh which is repeated because its
+    /// answer was lost gets the same token again, and the family does not fork.
+    pub fn successor(&self, key: &Hmac<Sha256>) -> Self {
         let mut mac = key.clone();
         mac.update(self.0.expose_secret().as_bytes());
         Self::of(&mac.finalize().into_bytes())
     }
 
-    /// `sessions.refresh_hash`.
-    pub(super) fn hash(&self) -> Vec<u8> {
+    /// Returns the value of `sessions.refresh_hash`.
+    pub fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.expose_secret()).to_vec()
     }
 
@@ -90,25 +94,29 @@ impl RefreshToken {
     }
 }
 
-/// Where a session is used.
-pub(super) struct Device<'a> {
-    pub(super) ip: ClientIp,
-    pub(super) user_agent: Option<&'a str>,
+/// The client that a session is used from.
+pub struct Device<'a> {
+    /// Its address.
+    pub address: ClientAddress,
+    /// `User-Agent`, as sent.
+    pub user_agent: Option<&'a str>,
 }
 
 impl<'a> Device<'a> {
-    pub(super) fn new(ip: ClientIp, headers: &'a axum::http::HeaderMap) -> Self {
-        Self { ip, user_agent: headers.get(axum::http::header::USER_AGENT).and_then(|value| value.to_str().ok()) }
+    /// Reads the device of a request.
+    pub fn new(address: ClientAddress, headers: &'a axum::http::HeaderMap) -> Self {
+        Self { address, user_agent: headers.get(axum::http::header::USER_AGENT).and_then(|value| value.to_str().ok()) }
     }
 
-    pub(super) fn user_agent(&self) -> Option<String> {
+    /// Returns `User-Agent`, cut to what is stored.
+    pub fn user_agent(&self) -> Option<String> {
         self.user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect())
     }
 }
 
 impl Auth {
     /// Opens a family for the user.
-    pub(super) async fn open_session(
+    pub async fn open_session(
         &self,
         tx: &mut PgConnection,
         user: &SignedIn,
@@ -122,7 +130,7 @@ impl Auth {
             family_id,
             user.id,
             refresh_token.hash(),
-            device.ip.text(),
+            device.address.text(),
             device.user_agent(),
             idle_secs,
             absolute_secs
@@ -132,8 +140,8 @@ impl Auth {
         Ok(Grant { family_id, refresh_token, refresh_expires_in: idle_secs as i64 })
     }
 
-    /// What the client is answered.
-    pub(super) fn tokens(&self, user: SignedIn, grant: Grant) -> Tokens {
+    /// Makes the answer to a sign-in or refresh.
+    pub fn tokens(&self, user: SignedIn, grant: Grant) -> Tokens {
         Tokens {
             access_token: self.mint(user.id, user.role, grant.family_id),
             token_type: "Bearer",
@@ -145,9 +153,9 @@ impl Auth {
     }
 }
 
-/// Revokes a family of this user; `false` where there is none alive. In the order of ids, so that two at once do not
+/// Revokes a family of this user; `false` where none is alive. In the order of ids, so that two at once do not
 /// wait for each other. A child that a rotation adds meanwhile is born dead: a refresh asks for the whole family.
-pub(super) async fn revoke_family(tx: &mut PgConnection, user_id: Uuid, family_id: Uuid) -> sqlx::Result<bool> {
+pub async fn revoke_family(tx: &mut PgConnection, user_id: Uuid, family_id: Uuid) -> sqlx::Result<bool> {
     let revoked = sqlx::query!(
         "WITH family AS (
              SELECT id FROM sessions WHERE family_id = $1 AND user_id = $2 AND revoked_at IS NULL ORDER BY id FOR UPDATE

@@ -6,35 +6,35 @@ use contracts::Partitions;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Amqp, Cors, Database, Environment, Files, Limits, Live, Log, LogFormat, Redis, Secrets, Settings};
-use crate::auth::AuthSettings;
+use super::{GatewayAmqp, Cors, GatewayDatabase, GatewayEnvironment, GatewayFiles, Limits, Live, GatewayLog, GatewayLogFormat, Redis, GatewaySecrets, GatewaySettings};
+use super::AuthSettings;
 
-impl Default for Settings {
+impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
-            environment: Environment::default(),
+            environment: GatewayEnvironment::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9100)),
             threads: 0,
             public_url: Url::parse("http://127.0.0.1:8080").expect("a literal URL"),
-            database: Database::default(),
-            amqp: Amqp::default(),
+            database: GatewayDatabase::default(),
+            amqp: GatewayAmqp::default(),
             partitions: Partitions::default(),
             redis: Redis::default(),
-            files: Files::default(),
-            secrets: Secrets::default(),
+            files: GatewayFiles::default(),
+            secrets: GatewaySecrets::default(),
             limits: Limits::default(),
             live: Live::default(),
             auth: AuthSettings::default(),
             cors: Cors::default(),
-            log: Log::default(),
+            log: GatewayLog::default(),
             #[cfg(feature = "fault-injection")]
             planted_bug: String::new(),
         }
     }
 }
 
-impl Default for Database {
+impl Default for GatewayDatabase {
     fn default() -> Self {
         Self {
             url: SecretString::default(),
@@ -47,7 +47,7 @@ impl Default for Database {
     }
 }
 
-impl Default for Amqp {
+impl Default for GatewayAmqp {
     fn default() -> Self {
         Self { url: SecretString::default(), in_flight_max: 8_192, window: 4, confirm_timeout_ms: 5_000 }
     }
@@ -59,7 +59,7 @@ impl Default for Redis {
     }
 }
 
-impl Default for Files {
+impl Default for GatewayFiles {
     fn default() -> Self {
         Self { url: "file:///var/lib/registrar/files".to_owned() }
     }
@@ -91,9 +91,9 @@ impl Default for Live {
     }
 }
 
-impl Default for Log {
+impl Default for GatewayLog {
     fn default() -> Self {
-        Self { format: LogFormat::Json, filter: "info".to_owned() }
+        Self { format: GatewayLogFormat::Json, filter: "info".to_owned() }
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     /// The sample with its commented settings (`#key = value`) taken in too.
-    fn sample(with_commented: bool) -> Settings {
+    fn sample(with_commented: bool) -> GatewaySettings {
         let text = include_str!("../../../deploy/gateway.sample.toml");
         let lines =
             text.lines().map(|line| if with_commented { line.strip_prefix("#:").unwrap_or(line) } else { line });
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_sample_shows_the_defaults() {
-        assert_eq!(format!("{:?}", sample(false)), format!("{:?}", Settings::default()));
+        assert_eq!(format!("{:?}", sample(false)), format!("{:?}", GatewaySettings::default()));
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_sample() {
         let text = include_str!("../../../deploy/gateway.sample.toml");
-        let shown = format!("{:?}", Settings::default());
+        let shown = format!("{:?}", GatewaySettings::default());
         // A URL shows its own parts, which are no settings.
         let (before, url) = shown.split_once("Url {").expect("public_url");
         let shown = format!("{before}{}", url.split_once('}').expect("its end").1);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown_and_their_lack_is_named() {
-        let mut settings = Settings::default();
+        let mut settings = GatewaySettings::default();
         settings.secrets.tokens = SecretString::from("sesame".repeat(8));
         assert!(!format!("{settings:?}").contains("sesame"));
         let error = settings.check().expect_err("no URLs, no keys").to_string();

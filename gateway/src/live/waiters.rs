@@ -1,5 +1,5 @@
-//! Who waits for which operation. A waiter costs a place in a map until it is told, by a live message or by a sweep whose
-//! pause doubles.
+//! Long polls: the clients that wait for operations. A waiter costs an entry in a map until it is notified, by a live
+//! message or by a sweep whose pause doubles.
 
 use std::{
     collections::HashMap,
@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{operations::Settled, request};
+use super::operations::SettledOperation;
+use crate::http::request_context;
 
 /// By operation.
 type Waiting = HashMap<Uuid, Awaited>;
 
-/// Everybody who waits.
+/// All waiting clients, by operation.
 pub struct Waiters {
     waiting: Mutex<Waiting>,
     next: AtomicU64,
@@ -31,23 +32,23 @@ pub struct Waiters {
 
 /// One operation that is awaited.
 struct Awaited {
-    /// Each who waits, under a number of their own.
-    places: Vec<(u64, oneshot::Sender<Settled>)>,
+    /// Each waiting client, under a number of its own.
+    clients: Vec<(u64, oneshot::Sender<SettledOperation>)>,
     sweep_at: Instant,
     pause: Duration,
 }
 
-/// A place in the waiting room, given up when dropped.
+/// One client's wait for an operation; ends when dropped.
 pub struct Waiter<'a> {
     waiters: &'a Waiters,
     id: Uuid,
     number: u64,
-    settled: oneshot::Receiver<Settled>,
+    settled: oneshot::Receiver<SettledOperation>,
 }
 
 impl Waiters {
-    /// Nobody yet; at most so many, and nobody for longer than until the process drains. What nobody tells of is read
-    /// after `sweep_pause`, then after twice as long, and so on.
+    /// An empty map for at most `count_max` clients, none of whom waits longer than until `draining`. An operation without
+    /// a live message is read after `sweep_pause`, then after twice as long, and so on.
     pub fn new(count_max: usize, sweep_pause: Duration, draining: CancellationToken) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -59,8 +60,8 @@ impl Waiters {
         }
     }
 
-    /// Begins to wait. Register first, then publish or query: what settles in between is not missed. `None` where too
-    /// many wait already; the client is then told `pending` and asks again.
+    /// Begins to wait. Register first, then publish or query: an operation that settles in between is not missed. `None`
+    /// where too many wait already; the client then gets `pending` and asks again.
     pub fn register(&self, id: Uuid) -> Option<Waiter<'_>> {
         if self.count.fetch_add(1, Ordering::Relaxed) >= self.count_max {
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -70,20 +71,20 @@ impl Waiters {
         let (sender, settled) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let pause = self.sweep_pause;
-        let fresh = || Awaited { places: Vec::with_capacity(1), sweep_at: Instant::now() + pause, pause };
-        self.lock().entry(id).or_insert_with(fresh).places.push((number, sender));
+        let fresh = || Awaited { clients: Vec::with_capacity(1), sweep_at: Instant::now() + pause, pause };
+        self.lock().entry(id).or_insert_with(fresh).clients.push((number, sender));
         metrics::gauge!("gateway_waiters").increment(1.0);
         Some(Waiter { waiters: self, id, number, settled })
     }
 
-    /// Those among these ids that somebody waits for.
+    /// Returns those of these ids that somebody waits for.
     pub(super) fn awaited(&self, mut ids: Vec<Uuid>) -> Vec<Uuid> {
         let waiting = self.lock();
         ids.retain(|id| waiting.contains_key(id));
         ids
     }
 
-    /// Whose sweep is due; the next one is later.
+    /// Returns the operations whose sweep is due, and postpones their next one.
     pub(super) fn due(&self, now: Instant) -> Vec<Uuid> {
         let mut waiting = self.lock();
         let due = waiting.iter_mut().filter(|(_, awaited)| awaited.sweep_at <= now);
@@ -95,18 +96,18 @@ impl Waiters {
         postponed.collect()
     }
 
-    /// Something may have been missed: everybody's sweep is due.
+    /// Makes every sweep due: live messages may have been missed.
     pub(super) fn all_due(&self) {
         let now = Instant::now();
         self.lock().values_mut().for_each(|awaited| awaited.sweep_at = now);
     }
 
-    /// Tells all who wait for it.
-    pub(super) fn wake(&self, settled: Settled, why: &'static str) {
+    /// Wakes all who wait for this operation; `how` they were woken is a label of the metric.
+    pub(super) fn wake(&self, settled: SettledOperation, how: &'static str) {
         let Some(awaited) = self.lock().remove(&settled.id) else { return };
-        metrics::counter!("gateway_waits_told_total", "how" => why).increment(awaited.places.len() as u64);
-        for (_, sender) in awaited.places {
-            // Gone in the meantime: nothing to tell.
+        metrics::counter!("gateway_waits_told_total", "how" => how).increment(awaited.clients.len() as u64);
+        for (_, sender) in awaited.clients {
+            // The client may have gone in the meantime.
             let _ = sender.send(settled.clone());
         }
     }
@@ -117,12 +118,12 @@ impl Waiters {
 }
 
 impl Waiter<'_> {
-    /// Waits until it is settled, at most this long. The request gives its place back meanwhile.
-    pub async fn settled(mut self, at_most: Duration) -> Option<Settled> {
-        request::leave_place();
+    /// Waits until the operation is settled, at most this long. The request gives its permit back meanwhile.
+    pub async fn settled(mut self, timeout: Duration) -> Option<SettledOperation> {
+        request_context::release_permit();
         tokio::select! {
             settled = &mut self.settled => settled.ok(),
-            () = tokio::time::sleep(at_most) => None,
+            () = tokio::time::sleep(timeout) => None,
             () = self.waiters.draining.cancelled() => None,
         }
     }
@@ -132,8 +133,8 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut waiting = self.waiters.lock();
         if let Some(awaited) = waiting.get_mut(&self.id) {
-            awaited.places.retain(|(number, _)| *number != self.number);
-            if awaited.places.is_empty() {
+            awaited.clients.retain(|(number, _)| *number != self.number);
+            if awaited.clients.is_empty() {
                 waiting.remove(&self.id);
             }
         }
@@ -150,7 +151,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(5);
 
     #[test]
-    fn a_place_is_given_up_when_its_holder_goes() {
+    fn a_wait_ends_when_its_client_goes() {
         let waiters = Waiters::new(2, PAUSE, CancellationToken::new());
         let (first, second) = (waiters.register(Uuid::nil()), waiters.register(Uuid::nil()));
         assert!(first.is_some() && second.is_some() && waiters.register(Uuid::max()).is_none());
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn nothing_is_read_before_the_pause_and_ever_less_often_afterwards() {
         let waiters = Waiters::new(2, PAUSE, CancellationToken::new());
-        let _place = waiters.register(Uuid::nil());
+        let _waiter = waiters.register(Uuid::nil());
         let since = Instant::now();
         let due = |seconds: f32| waiters.due(since + Duration::from_secs_f32(seconds)).len();
         assert_eq!([4.9, 5.1, 10.0, 15.0, 15.2, 35.1, 35.3].map(due), [0, 1, 0, 0, 1, 0, 1]);

@@ -2,7 +2,7 @@
 
 use contracts::Queue;
 use gateway::{
-    config::{Environment, Settings},
+    config::{GatewayEnvironment, GatewaySettings},
     gateway::Gateway,
 };
 use reqwest::{Client, RequestBuilder, StatusCode};
@@ -33,12 +33,12 @@ impl Served {
     }
 
     /// The same, with settings of the test's own.
-    pub async fn start_with(test_name: &str, change: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn start_with(test_name: &str, change: impl FnOnce(&mut GatewaySettings)) -> Self {
         let sandbox = Sandbox::new(test_name).await;
         let mut settings = settings(&sandbox);
         change(&mut settings);
         let gateway = Gateway::start(settings).await.expect("the gateway starts");
-        assert!(gateway.app().publisher.wait_connected(LIMIT).await, "the broker is there");
+        assert!(gateway.publisher().wait_connected(LIMIT).await, "the broker is there");
         Self { sandbox, gateway, http: Client::new() }
     }
 
@@ -54,7 +54,7 @@ impl Served {
 
     /// An access token of this user.
     pub fn token(&self, user: &User) -> String {
-        self.gateway.app().auth.mint(user.id, user.role, Uuid::now_v7())
+        self.gateway.auth().mint(user.id, user.role, Uuid::now_v7())
     }
 
     /// Messages in all work queues.
@@ -74,8 +74,8 @@ impl Served {
 }
 
 /// Settings for this sandbox.
-fn settings(sandbox: &Sandbox) -> Settings {
-    let mut settings = Settings { environment: Environment::Development, ..Settings::default() };
+fn settings(sandbox: &Sandbox) -> GatewaySettings {
+    let mut settings = GatewaySettings { environment: GatewayEnvironment::Development, ..GatewaySettings::default() };
     settings.listen.set_port(0);
     settings.metrics_listen.set_port(0);
     settings.database.url = SecretString::from(sandbox.gateway_url());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use contracts::{Role, ids::new_id, tokens::MailTokens};
-use gateway::{config::Settings, gateway::Gateway};
+use gateway::{config::GatewaySettings, gateway::Gateway};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Sandbox, fixtures};
@@ -88,7 +88,7 @@ impl Site {
 
 pub async fn start(sandbox: &Sandbox) -> Gateway {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut settings = Settings { listen: loopback, metrics_listen: loopback, ..Settings::default() };
+    let mut settings = GatewaySettings { listen: loopback, metrics_listen: loopback, ..GatewaySettings::default() };
     settings.database.url = sandbox.gateway_url().into();
     settings.amqp.url = sandbox.amqp_url().into();
     settings.files.url = format!("file://{}", files_of(sandbox).display());
@@ -97,7 +97,7 @@ pub async fn start(sandbox: &Sandbox) -> Gateway {
     settings.secrets.jwt_hs256 = JWT_SECRET.to_owned().into();
     settings.auth.bcrypt_cost = 4;
     let gateway = Gateway::start(settings).await.expect("the settings are good");
-    assert!(gateway.app().publisher.wait_connected(LIMIT).await, "the broker is there");
+    assert!(gateway.publisher().wait_connected(LIMIT).await, "the broker is there");
     gateway
 }
 
