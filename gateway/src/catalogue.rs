@@ -177,7 +177,8 @@ impl Catalogue {
     /// 422 `unknown-batch` or `batch-closed`, with the field.
     pub async fn check_open(&self, batch_id: Uuid) -> ApiResult<()> {
         let known = self.last_known();
-        if known.is_some_and(|known| known.course_batch(batch_id).is_some_and(|found| known.takes_registrations(found))) {
+        if known.is_some_and(|known| known.course_batch(batch_id).is_some_and(|found| known.takes_registrations(found)))
+        {
             return Ok(());
         }
         let snapshot = match self.no_older_than(REFUSAL_AGE).await {

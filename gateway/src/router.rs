@@ -82,7 +82,10 @@ mod tests {
         {
             assert!(operation["responses"]["default"].is_object(), "{method} {path} does not document its errors");
             let tag = operation["tags"][0].as_str().unwrap_or_default();
-            assert!(RESOURCES.iter().any(|resource| resource.tag == tag), "{method} {path} has the unknown tag `{tag}`");
+            assert!(
+                RESOURCES.iter().any(|resource| resource.tag == tag),
+                "{method} {path} has the unknown tag `{tag}`"
+            );
             assert!(operation["security"].is_array(), "{method} {path} does not document authentication");
             let success = &operation["responses"]["200"]["content"];
             if method == "get" && success["application/json"].is_object() && tag != "health" {

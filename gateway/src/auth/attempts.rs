@@ -30,6 +30,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// No attempts yet; at most so many per minute and address.
     pub fn new(per_minute: u32) -> Self {
         Self {
             per_minute,

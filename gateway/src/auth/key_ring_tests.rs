@@ -108,8 +108,8 @@ fn a_header_that_another_program_wrote_is_read_and_what_it_must_understand_is_no
 fn a_rotated_secret_still_verifies() {
     let (old, new) = ("a".repeat(32), "b".repeat(32));
     let token = ring().sign(&claims());
-    let rotated =
-        KeyRing::new(&GatewaySecrets { jwt_hs256_previous: Some(old.into()), ..secrets(&new) }).expect("both are long enough");
+    let rotated = KeyRing::new(&GatewaySecrets { jwt_hs256_previous: Some(old.into()), ..secrets(&new) })
+        .expect("both are long enough");
     assert!(rotated.verify(&token).is_ok());
     assert!(ring().verify(&rotated.sign(&claims())).is_err());
 }

@@ -105,7 +105,6 @@ impl Auth {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -197,7 +197,9 @@ mod tests {
     fn a_route_has_its_ids_in_canonical_form() {
         let fill = |template, parameters: &[(&str, &str)]| fill(&Method::POST, template, parameters.iter().copied());
         assert_eq!(fill("/v1/payments", &[]), "POST /v1/payments");
-        for written in ["01990000-0000-7000-8000-00000000000A", "019900000000700080000000 0000000a".replace(' ', "").as_str()] {
+        for written in
+            ["01990000-0000-7000-8000-00000000000A", "019900000000700080000000 0000000a".replace(' ', "").as_str()]
+        {
             let route = fill("/v1/payments/{id}/approve", &[("id", written)]);
             assert_eq!(route, "POST /v1/payments/01990000-0000-7000-8000-00000000000a/approve");
         }

@@ -6,8 +6,11 @@ use contracts::Partitions;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{GatewayAmqp, Cors, GatewayDatabase, GatewayEnvironment, GatewayFiles, Limits, Live, GatewayLog, GatewayLogFormat, Redis, GatewaySecrets, GatewaySettings};
 use super::AuthSettings;
+use super::{
+    Cors, GatewayAmqp, GatewayDatabase, GatewayEnvironment, GatewayFiles, GatewayLog, GatewayLogFormat, GatewaySecrets,
+    GatewaySettings, Limits, Live, Redis,
+};
 
 impl Default for GatewaySettings {
     fn default() -> Self {

@@ -126,8 +126,7 @@ impl<F: Listing> List<F> {
         let after = sent_cursor.map(|sent| cursor::decode(&order, &sent).ok_or_else(bad_cursor)).transpose()?;
         let limit = limit.map_or(Some(LIMIT_DEFAULT), |limit| limit.parse().ok());
         let limit = limit.filter(|limit| (1..=LIMIT_MAX).contains(limit));
-        let limit =
-            limit.ok_or_else(|| ApiError::invalid_request(format!("`limit` must be 1 to {LIMIT_MAX}.")))?;
+        let limit = limit.ok_or_else(|| ApiError::invalid_request(format!("`limit` must be 1 to {LIMIT_MAX}.")))?;
         Ok(Self { filter: read_filters(&filters.finish())?, sort, after, limit, order })
     }
 }
@@ -158,15 +157,15 @@ impl<F: Listing> IntoParams for List<F> {
     fn into_params(parameter_in_provider: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let mut parameters = F::into_params(&parameter_in_provider);
         let integer = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LIMIT_MAX));
-        let text = ObjectBuilder::new().schema_type(Type::String);
+        let text = || ObjectBuilder::new().schema_type(Type::String);
         let names = F::Sort::ALL.iter().map(|(name, _)| *name);
         let query = |name: &str, about: &str| {
             ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).description(Some(about))
         };
         parameters.extend([
             query("limit", "Items a page: 1 to 100, 25 by default.").schema(Some(integer)).build(),
-            query("cursor", "`next_cursor` of the page before.").schema(Some(text.clone())).build(),
-            query("sort", "The order; the first is the default.").schema(Some(text.enum_values(Some(names)))).build(),
+            query("cursor", "`next_cursor` of the page before.").schema(Some(text())).build(),
+            query("sort", "The order; the first is the default.").schema(Some(text().enum_values(Some(names)))).build(),
         ]);
         parameters
     }

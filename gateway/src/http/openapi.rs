@@ -118,7 +118,7 @@ fn add_entity_tag(operation: &mut Operation) {
 
 fn entity_tag_header() -> RefOr<Header> {
     let text = ObjectBuilder::new().schema_type(Type::String);
-    RefOr::T(HeaderBuilder::new().schema(text).description(Some("Send it as `If-None-Match`.")).build())
+    RefOr::T(HeaderBuilder::new().schema(Some(text)).description(Some("Send it as `If-None-Match`.")).build())
 }
 
 fn problem_response() -> ResponseDoc {

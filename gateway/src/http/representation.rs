@@ -61,7 +61,9 @@ pub fn entity_tag(version: Option<i64>, sha256: &[u8]) -> HeaderValue {
         tag.push('.');
     }
     let hash = sha256.iter().take(HASH_BYTES).flat_map(|byte| [byte >> 4, byte & 15]);
-    tag.extend(hash.map(|nibble| char::from_digit(u32::from(nibble), 16).expect("four bits are one hexadecimal digit")));
+    tag.extend(
+        hash.map(|nibble| char::from_digit(u32::from(nibble), 16).expect("four bits are one hexadecimal digit")),
+    );
     tag.push('"');
     HeaderValue::from_str(&tag).expect("quoted digits are a header value")
 }

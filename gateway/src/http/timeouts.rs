@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    fn connection() -> (DuplexStream, TimedConnection<DuplexStream>, InFlight) {
+    fn open_connection() -> (DuplexStream, TimedConnection<DuplexStream>, InFlight) {
         let (client, server) = duplex(64);
         let timeouts = ConnectionTimeouts { header: Duration::from_millis(200), idle: Duration::from_millis(1_000) };
         let (connection, in_flight) = TimedConnection::new(server, timeouts);
@@ -213,9 +213,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_client_has_the_idle_limit_and_a_begun_header_the_shorter_one() {
-        let (_client, mut connection, _in_flight) = connection();
+        let (_client, mut connection, _in_flight) = open_connection();
         assert!(timed_out_after(&mut connection).await >= Duration::from_millis(990));
-        let (mut client, mut connection, _in_flight) = connection();
+        let (mut client, mut connection, _in_flight) = open_connection();
         client.write_all(b"GE").await.expect("room");
         connection.read_u8().await.expect("sent");
         connection.read_u8().await.expect("sent");
@@ -224,20 +224,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_is_not_cut_and_the_next_begins_afresh() {
-        let (mut client, mut connection, in_flight) = connection();
+        let (mut client, mut connection, in_flight) = open_connection();
         client.write_all(b"G").await.expect("room");
         connection.read_u8().await.expect("sent");
         let guard = in_flight.start();
         assert!(tokio::time::timeout(Duration::from_millis(1_300), connection.read_u8()).await.is_err(), "still open");
-        let guard = guard.until_complete(Response::new(Body::from_stream(futures::stream::pending::<io::Result<&[u8]>>())));
-        assert!(tokio::time::timeout(Duration::from_millis(1_300), connection.read_u8()).await.is_err(), "not yet whole");
+        let guard =
+            guard.until_complete(Response::new(Body::from_stream(futures::stream::pending::<io::Result<&[u8]>>())));
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1_300), connection.read_u8()).await.is_err(),
+            "not yet whole"
+        );
         drop(guard);
         assert!(timed_out_after(&mut connection).await >= Duration::from_millis(990));
     }
 
     #[tokio::test]
     async fn a_client_that_reads_nothing_is_cut_off_and_a_slow_one_is_not() {
-        let (mut client, mut connection, in_flight) = connection();
+        let (mut client, mut connection, in_flight) = open_connection();
         client.write_all(b"G").await.expect("room");
         let _guard = in_flight.start();
         connection.read_u8().await.expect("sent");

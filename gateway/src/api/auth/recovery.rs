@@ -103,9 +103,8 @@ pub async fn forgot(
 ) -> ApiResult<(StatusCode, axum::Json<Forgotten>)> {
     auth.attempts.admit(address)?;
     let email = normalise_email(&forgot.email);
-    let mail = async {
-        if is_email(&email) { mail_link(&db, &auth, &commands, &email, forgot.link).await } else { Ok(()) }
-    };
+    let mail =
+        async { if is_email(&email) { mail_link(&db, &auth, &commands, &email, forgot.link).await } else { Ok(()) } };
     let (mailed, ()) = tokio::join!(mail, tokio::time::sleep(FORGOT_TAKES));
     mailed?;
     let detail = "If there is an account with this address, a link is on its way to it.";
@@ -174,13 +173,7 @@ pub async fn verify(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn mail_link(
-    db: &PgPool,
-    auth: &Auth,
-    commands: &Commands,
-    email: &str,
-    link: RecoveryLink,
-) -> ApiResult<()> {
+async fn mail_link(db: &PgPool, auth: &Auth, commands: &Commands, email: &str, link: RecoveryLink) -> ApiResult<()> {
     let (purpose, template, minutes) = match link {
         RecoveryLink::Reset => ("reset", EmailTemplate::PasswordReset, auth.settings.reset_link_minutes),
         RecoveryLink::SignIn => ("magic_link", EmailTemplate::MagicLink, auth.settings.magic_link_minutes),

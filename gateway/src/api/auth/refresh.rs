@@ -88,8 +88,7 @@ async fn revoke(
     let mut tx = db.begin().await?;
     if sessions::revoke_family(&mut tx, actor.0, family_id).await? {
         let action = "auth.refresh_token_reused";
-        let entry =
-            AuditRecord { actor, action, entity_type: "session", entity_id: family_id, change: None, address };
+        let entry = AuditRecord { actor, action, entity_type: "session", entity_id: family_id, change: None, address };
         audit::record(&mut tx, entry).await?;
     }
     tx.commit().await?;

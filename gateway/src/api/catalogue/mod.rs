@@ -99,10 +99,7 @@ async fn list_batches(
 /// One batch
 #[utoipa::path(get, path = "/v1/batches/{id}", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The batch.", body = CourseBatch)), security(()))]
-async fn show_batch(
-    State(catalogue): State<Arc<Catalogue>>,
-    Id(id): Id,
-) -> ApiResult<Representation<CourseBatch>> {
+async fn show_batch(State(catalogue): State<Arc<Catalogue>>, Id(id): Id) -> ApiResult<Representation<CourseBatch>> {
     let snapshot = catalogue.snapshot().await?;
     Ok(Representation::new(snapshot.course_batch(id).ok_or_else(ApiError::not_found)?.clone()))
 }

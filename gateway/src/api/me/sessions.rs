@@ -75,5 +75,9 @@ pub async fn end_one(
     caller: Caller,
     Id(id): Id,
 ) -> ApiResult<StatusCode> {
-    if sign_out(&db, &auth, caller, id, address).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found()) }
+    if sign_out(&db, &auth, caller, id, address).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::not_found())
+    }
 }

@@ -149,9 +149,7 @@ impl ProfileChange {
             let code = country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
             checks.ensure(code, "country", "not_a_country", "must be an ISO 3166-1 code of two capitals, such as IN");
         }
-        for (field, object) in
-            [("address", self.address.value()), ("notify_prefs", self.notify_prefs.as_ref())]
-        {
+        for (field, object) in [("address", self.address.value()), ("notify_prefs", self.notify_prefs.as_ref())] {
             let text = object.map(|object| serde_json::to_string(object).unwrap_or_default()).unwrap_or_default();
             checks.ensure(text.len() <= OBJECT_BYTES_MAX, field, "too_long", "must have at most 4096 bytes").ensure(
                 !text.contains("\\u0000"),

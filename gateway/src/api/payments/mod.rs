@@ -93,7 +93,7 @@ async fn reject(
 async fn decide_many(request: CommandRequest, Json(decisions): Json<Decisions>) -> ApiResult<Response> {
     request.require(DECIDERS)?;
     decisions.check().map_err(ApiError::validation)?;
-    request.submit_all(decisions.items.into_iter().map(|item| (item.payment_id, item.into()))).await
+    request.submit_all(decisions.items.into_iter().map(|item| (item.payment_id, DecidePayment::from(item)))).await
 }
 
 /// Payments
