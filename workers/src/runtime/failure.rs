@@ -14,8 +14,8 @@ pub enum Failure {
     /// Serialization failure, deadlock, lock or statement timeout: try three times, then bisect.
     #[error("a transient conflict in the database: {0}")]
     Conflict(#[source] sqlx::Error),
-    /// The data itself: classes 22, 23, a panic, anything unexpected. Bisect down to the single culprit, which goes to the
-    /// retry ladder.
+    /// The data itself: classes 22, 23, a panic, anything unexpected. Bisect down to the single culprit, which goes to
+    /// the retry ladder.
     #[error("the data cannot be settled: {0}")]
     Data(#[source] Box<dyn StdError + Send + Sync>),
     /// This event cannot be settled now: through the retry ladder.
@@ -39,8 +39,8 @@ impl Failure {
         }
     }
 
-    /// Returns a conversion that takes a violation of this unique constraint for a race: another transaction wrote the row
-    /// since it was looked up.
+    /// Returns a conversion that takes a violation of this unique constraint for a race: another transaction wrote the
+    /// row since it was looked up.
     pub fn race_on(constraint: &str) -> impl Fn(sqlx::Error) -> Self {
         move |error| match &error {
             sqlx::Error::Database(database)

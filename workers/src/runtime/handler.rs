@@ -131,8 +131,8 @@ pub trait Effect: Sized + Send + Sync + 'static {
         work: &Self::Work,
     ) -> impl Future<Output = Result<Self::Done, Failure>> + Send;
 
-    /// Records successes and failures, in one statement for all; returns one outcome for each success, in order (failures
-    /// get none: the runtime sends them to the retry ladder or the dead letters after this commit).
+    /// Records successes and failures, in one statement for all; returns one outcome for each success, in order
+    /// (failures get none: the runtime sends them to the retry ladder or the dead letters after this commit).
     ///
     /// # Errors
     /// As [`Handler::apply`]; the effects are then performed again later, and bear the same key as the first time.
@@ -161,7 +161,8 @@ pub struct FollowUp {
 }
 
 impl FollowUp {
-    /// Returns a follow-up under a stable key, unique among its parent's follow-ups of that kind: `"receipt"`, a user id, ….
+    /// Returns a follow-up under a stable key, unique among its parent's follow-ups of that kind: `"receipt"`, a user
+    /// id, ….
     pub fn new<C: Command>(key: impl Into<String>, command: C) -> Self {
         Self { key: key.into(), draft: Draft::new(&command) }
     }

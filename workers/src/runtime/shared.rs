@@ -1,5 +1,5 @@
-//! Settings and connections that all subscriptions of a process share, and those of one pool. Both are made once, at the
-//! start, and never change.
+//! Settings and connections that all subscriptions of a process share, and those of one pool. Both are made once, at
+//! the start, and never change.
 
 use std::{
     sync::Arc,

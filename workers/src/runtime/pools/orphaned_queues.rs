@@ -1,7 +1,7 @@
 //! Queues that another partitioning has left behind. The number of partitions is meant to be changed only when they are
 //! drained; where it was changed all the same, or the retry ladder brings an event back under an old name, nothing is
-//! stranded: such a queue is consumed like any other, beside the partitions of now, so only the order between the two is
-//! lost.
+//! stranded: such a queue is consumed like any other, beside the partitions of now, so only the order between the two
+//! is lost.
 
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ fn warn(amqp: &AmqpSettings, queue: Queue, orphaned: WorkQueue, depth: &topology
              Drain all queues of a pool before its partitions are changed"
         );
     } else if orphaned.is_partition() {
-        tracing::warn!(queue = %orphaned, "a partition beyond `partitions.{}` is empty and can be deleted", queue.name());
+        let pool = queue.name();
+        tracing::warn!(queue = %orphaned, "a partition beyond `partitions.{pool}` is empty and can be deleted");
     }
 }

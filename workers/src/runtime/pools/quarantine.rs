@@ -1,5 +1,5 @@
-//! The settling of a quarantine: events whose process may have died of them are tried one by one. An array is first taken
-//! apart, so that an event that kills its process is the only one in its delivery when it does.
+//! The settling of a quarantine: events whose process may have died of them are tried one by one. An array is first
+//! taken apart, so that an event that kills its process is the only one in its delivery when it does.
 
 use std::sync::Arc;
 

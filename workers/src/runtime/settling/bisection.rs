@@ -1,5 +1,5 @@
-//! Settling items whatever goes wrong: retried in place while Postgres is away, three times where transactions conflict,
-//! and bisected down to the single culprit where the data is at fault.
+//! Settling items whatever goes wrong: retried in place while Postgres is away, three times where transactions
+//! conflict, and bisected down to the single culprit where the data is at fault.
 
 use std::{
     future::Future,

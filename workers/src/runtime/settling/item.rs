@@ -38,7 +38,8 @@ impl<C> Item<'_, C> {
         Disposition::Settled { state, follow_ups, notified }
     }
 
-    /// Returns the disposition of an event that was settled before; `follow_ups` computes those of its committed outcome.
+    /// Returns the disposition of an event that was settled before; `follow_ups` computes those of its committed
+    /// outcome.
     ///
     /// # Errors
     /// [`Failure::Poison`] where the stored outcome is not of the kind's shape.
@@ -70,8 +71,8 @@ impl<C> Item<'_, C> {
     }
 }
 
-/// The events of one kind that are settled together, parsed. Events and deliveries are two columns because handlers take
-/// deliveries as one slice; only this file indexes them.
+/// The events of one kind that are settled together, parsed. Events and deliveries are two columns because handlers
+/// take deliveries as one slice; only this file indexes them.
 pub struct Items<'a, C> {
     events: Vec<&'a RawEvent>,
     deliveries: Vec<Delivery<C>>,

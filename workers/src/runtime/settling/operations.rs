@@ -66,7 +66,8 @@ impl NewRows {
         Ok(())
     }
 
-    /// Writes all rows, in id order: transactions that settle some of the same events never wait for each other in a ring.
+    /// Writes all rows, in id order: transactions that settle some of the same events never wait for each other in a
+    /// ring.
     ///
     /// # Errors
     /// [`Failure::Race`] where another worker settled one of them meanwhile.

@@ -33,8 +33,8 @@ impl Outbound {
                 self.publish_follow_ups(follow_ups, partitions);
             }
             Disposition::Duplicate { follow_ups } => {
-                // The worker that settled it may have died before the live update, and the client that sent it again may
-                // wait for it.
+                // The worker that settled it may have died before the live update, and the client that sent it again
+                // may wait for it.
                 self.announce(event, "duplicate");
                 self.publish_follow_ups(follow_ups, partitions);
             }

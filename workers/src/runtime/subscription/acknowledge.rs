@@ -92,7 +92,8 @@ async fn publish_all(publisher: &Publisher, channel: &Channel, events: &[(Target
     Ok(())
 }
 
-/// Publishes until confirmed. What is not known to be confirmed is sent again: the same ids, which the next inbox drops.
+/// Publishes until confirmed. What is not known to be confirmed is sent again: the same ids, which the next inbox
+/// drops.
 async fn publish(publisher: &Publisher, channel: &Channel, chunk: &[(Target, Bytes)]) -> Result<(), String> {
     let mut backoff = Backoff::new(Duration::from_secs(1));
     loop {

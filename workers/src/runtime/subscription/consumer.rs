@@ -1,5 +1,5 @@
-//! The life of a consumer: connect, subscribe, settle deliveries again and again, and build everything anew when anything
-//! breaks.
+//! The life of a consumer: connect, subscribe, settle deliveries again and again, and build everything anew when
+//! anything breaks.
 
 use std::{
     sync::Arc,
@@ -89,8 +89,8 @@ async fn connect_and_serve(spec: &SubscriptionSpec) -> Result<End, String> {
     Ok(end)
 }
 
-/// Subscribes as soon as the publisher is connected: otherwise what settling asks to publish could not leave, its clients
-/// would not be notified, and the deliveries would come again.
+/// Subscribes as soon as the publisher is connected: otherwise what settling asks to publish could not leave, its
+/// clients would not be notified, and the deliveries would come again.
 async fn subscribe(spec: &SubscriptionSpec, connection: &Connection) -> Result<(Channel, Consumer), End> {
     let shared = &spec.pool.shared;
     let connected = tokio::select! {
@@ -127,8 +127,8 @@ async fn serve_and_drain(spec: &SubscriptionSpec, channel: Channel, mut consumer
     };
     drop(settled);
     if matches!(end, End::Stopped) {
-        // Cancelling would make the next consumer of a partition active while deliveries are still held here, and it would
-        // overtake them; closing the channel gives them back first.
+        // Cancelling would make the next consumer of a partition active while deliveries are still held here, and it
+        // would overtake them; closing the channel gives them back first.
         if !spec.role.is_single_active() {
             let _ = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
         }

@@ -1,5 +1,5 @@
-//! A moving average of the events that an AMQP message holds, from which events waiting are estimated: the broker counts
-//! messages only.
+//! A moving average of the events that an AMQP message holds, from which events waiting are estimated: the broker
+//! counts messages only.
 
 use std::sync::{
     Arc,
