@@ -11,6 +11,7 @@ mod own_broker;
 mod pages;
 mod partitions;
 mod rejected;
+mod resources;
 mod roles;
 mod served;
 mod spike;
