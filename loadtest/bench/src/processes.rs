@@ -207,7 +207,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// As in `deploy/local/lib.sh`: whoever is waited for comes before bulk work, and PDFs and mails take what is left over.
+/// CPU priorities as in `deploy/local/lib.sh`: bulk work yields to what clients wait for, PDFs and mails to everything.
 fn niceness(pools: &str) -> u32 {
     if pools.contains("documents") {
         19
@@ -228,7 +228,7 @@ fn command(
 ) -> Command {
     let mut command = Command::new("setsid");
     if niceness > 0 {
-        command.arg("deploy/local/niced").arg(niceness.to_string());
+        command.arg("deploy/local/cpu-priority").arg(niceness.to_string());
     }
     command.arg(installation.programs.join(program));
     for (key, _) in installation.gateway_settings.iter().chain(&installation.workers_settings) {
