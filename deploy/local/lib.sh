@@ -23,7 +23,8 @@ MACHINE_SIZE=${REGISTRAR_MACHINE_SIZE:-small}
 WORKER_PROCESSES=(
     'workers-1 workers registrations 0'
     'workers-2 workers payments,invoicing,notifications,dead-letters,clock 3'
-    'workers-3 workers documents,email 19'
+    'workers-3 workers email 19'
+    'renderer renderer documents 19'
 )
 
 say() { printf '%s\n' "$*"; }

@@ -1,9 +1,10 @@
-//! Which handler settles which kind: one line a kind, beside the catalog of `contracts`.
+//! The handlers of the program `workers`: one line a kind, beside the catalog of `contracts`. The program `renderer` has
+//! those of the pool `documents`.
 
 use crate::{
     config::Settings,
-    documents::{FileStore, RenderInvoice},
     email::SendEmail,
+    file_store::FileStore,
     invoicing::IssueInvoice,
     notifications::CreateNotification,
     payments::{DecidePaymentHandler, ExpireHoldHandler, SubmitPaymentHandler},
@@ -28,7 +29,6 @@ pub fn registry(settings: &Settings) -> anyhow::Result<Registry> {
         .handler(DecidePaymentHandler)
         .handler(ExpireHoldHandler)
         .handler(IssueInvoice::new(&settings.institute))
-        .effect(RenderInvoice::new(&settings.institute, files.clone())?)
         .handler(CreateNotification::new())
         .effect(SendEmail::new(settings, files)?))
 }

@@ -80,7 +80,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub gateways: u8,
 
-    /// The pools of a worker process, with commas; once a process. `email` and `documents` stay off unless named.
+    /// The pools of a worker process, with commas; once a process. `email` and `documents` stay off unless named;
+    /// `documents` is a process of its own.
     #[arg(long, value_name = "POOLS", default_values_t = [
         "registrations".to_owned(), "payments,invoicing,notifications,dead-letters,clock".to_owned()])]
     pub workers: Vec<String>,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    documents::FileStore,
+    file_store::FileStore,
     runtime::{Claim, Delivery, Effect, Failure, chain},
 };
 

@@ -11,8 +11,8 @@ use serde_json::json;
 use sqlx::PgPool;
 use testkit::{Mailbox, Sandbox, eventually, fixtures, free_port};
 use workers::{
-    documents::FileStore,
     email::{SendEmail, send_email::ClaimedMail},
+    file_store::FileStore,
     runtime::{Claim, Delivery, Effect, Failure},
 };
 

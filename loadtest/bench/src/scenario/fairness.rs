@@ -35,7 +35,8 @@ use crate::{
 pub use smtp::serve as serve_smtp;
 
 /// As `deploy/local/lib.sh` lays the processes out.
-const WORKERS: [&str; 3] = ["registrations", "payments,invoicing,notifications,dead-letters,clock", "documents,email"];
+const WORKERS: [&str; 4] =
+    ["registrations", "payments,invoicing,notifications,dead-letters,clock", "email", "documents"];
 const RATE: u32 = 200;
 const CONNECTIONS: usize = 64;
 const DECISIONS: usize = 20_000;
