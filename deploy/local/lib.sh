@@ -1,8 +1,7 @@
 # shellcheck shell=bash disable=SC2034 # some of the names set here are read only by the scripts
-# Shared by the scripts of this folder, which source it: where an instance keeps its data, which ports it has, how
-# its background processes are started, found again and ended, and the settings of the two programs (at the end:
-# `gateway_settings` and `workers_settings` are the only places that know their names). A process counts as ours
-# only while its pid file names its pid *and* its start time, so that a reused pid is never signalled.
+# Shared by the scripts of this folder, which source it: where an instance keeps its data, its secrets, the worker
+# processes and the settings of the programs (at the end: `gateway_settings` and `workers_settings` are the only places
+# that know their names). lib/ has its ports, background processes and services; service/ has one file a service.
 
 # --- what and where --------------------------------------------------------------------------------------------
 
@@ -15,27 +14,18 @@ CACHE_DIR=$BASE_DIR/cache
 RUN_DIR=$DATA_DIR/run
 LOG_DIR=$DATA_DIR/logs
 BIN_DIR=${REGISTRAR_BIN_DIR:-$ROOT/target/debug}
-RABBITMQ_BIN=/usr/lib/rabbitmq/bin
 READY_TIMEOUT_SECONDS=${REGISTRAR_READY_TIMEOUT_SECONDS:-60}
+MACHINE_SIZE=${REGISTRAR_MACHINE_SIZE:-small}
 
-FIRST_PORT_BASE=20000
-PORT_BLOCKS=221
-PORTS_PER_BLOCK=50
-# Offsets from PORT_BASE; +2..+9 are the workers' metrics listeners, one a process, +20 and +21 a second gateway.
-declare -A PORT_OFFSETS=(
-    [gateway]=0 [gateway_metrics]=1 [workers_metrics]=2
-    [postgres]=10 [amqp]=11 [rabbitmq_management]=12 [rabbitmq_prometheus]=13 [rabbitmq_dist]=14 [epmd]=15
-    [redis]=16 [smtp]=17 [mail]=18 [gateway2]=20 [gateway2_metrics]=21
+# The worker processes, in the order of their metrics ports: name, program, pools, niceness. Clients wait for an answer,
+# but not for a PDF or a mail; and bulk work that yields a little to the gateway, the broker and the registrations is done
+# in bigger transactions, in the same time.
+WORKER_PROCESSES=(
+    'workers-1 workers registrations 0'
+    'workers-2 workers payments,invoicing,notifications,dead-letters,clock 3'
+    'workers-3 workers email 19'
+    'renderer renderer documents 19'
 )
-# What each worker process serves, in the order of their metrics ports.
-WORKER_POOLS=(
-    'registrations'
-    'payments,invoicing,notifications,dead-letters,clock'
-    'documents,email'
-)
-# How much each yields to the others: nobody waits for a PDF or a mail as they wait for an answer, and bulk work that
-# yields a little to the gateway, the broker and the registrations is done in bigger batches, in the same time.
-WORKER_NICENESS=(0 3 19)
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
@@ -101,201 +91,12 @@ lock_instance() {
     flock -w 180 9 || die "another script has been working on $DATA_DIR for three minutes"
 }
 
-# --- ports -----------------------------------------------------------------------------------------------------
+# --- its parts -------------------------------------------------------------------------------------------------
 
-port_of() { printf '%s' "$((PORT_BASE + PORT_OFFSETS[$1]))"; }
-workers_metrics_port() { printf '%s' "$((PORT_BASE + PORT_OFFSETS[workers_metrics] + $1))"; }
-
-load_ports() {
-    [[ -r $DATA_DIR/ports ]] || die "no system here yet: start it with '$(command_line deploy/local/services up)'"
-    PORT_BASE=$(sed -n 's/^base=\([0-9]\{4,5\}\)$/\1/p' "$DATA_DIR/ports")
-    [[ -n $PORT_BASE ]] || die "$DATA_DIR/ports is damaged: remove it"
-}
-
-# The TCP ports that something listens on, on any address of this machine, one a line.
-listening_ports() {
-    local hex
-    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { sub(/.*:/, "", $2); print $2 }' |
-        while read -r hex; do printf '%d\n' "0x$hex"; done | sort -un
-}
-
-block_is_free() {
-    local base=$1
-    awk -v first="$base" -v last="$((base + PORTS_PER_BLOCK - 1))" \
-        '$1 >= first && $1 <= last { taken = 1 } END { exit taken }' <<<"$2"
-}
-
-# Blocks that other data folders of this machine remember, running or not.
-claimed_blocks() {
-    local file
-    for file in /var/tmp/registrar-*/ports; do
-        [[ $file != "$DATA_DIR/ports" && -r $file ]] || continue
-        sed -n 's/^base=//p' "$file"
-    done
-}
-
-# Chooses the block on the first `up`, and moves on to another when a stranger has taken a port of it since.
-choose_ports() {
-    local base='' listening claimed first block try
-    if [[ -r $DATA_DIR/ports ]]; then
-        load_ports
-        if [[ -z ${REGISTRAR_PORT_BASE:-} || $REGISTRAR_PORT_BASE == "$PORT_BASE" ]]; then base=$PORT_BASE; fi
-        if any_process_runs; then
-            [[ -n $base ]] || die "already running on ports from $PORT_BASE: 'down' first, then another REGISTRAR_PORT_BASE"
-            return 0
-        fi
-    fi
-    listening=$(listening_ports)
-    if [[ -n ${REGISTRAR_PORT_BASE:-} ]]; then
-        base=$REGISTRAR_PORT_BASE
-        if [[ ! $base =~ ^[0-9]{4,5}$ ]] || ((base < 1024 || base + PORTS_PER_BLOCK > 32768)); then
-            die "REGISTRAR_PORT_BASE='$base': a number from 1024 to $((32768 - PORTS_PER_BLOCK)) is wanted"
-        fi
-        block_is_free "$base" "$listening" || die "REGISTRAR_PORT_BASE=$base: one of the next $PORTS_PER_BLOCK ports is taken"
-    elif [[ -z $base ]] || ! block_is_free "$base" "$listening"; then
-        [[ -z $base ]] || say "ports: something else listens on one of $base to $((base + PORTS_PER_BLOCK - 1)), moving on"
-        claimed=$(claimed_blocks)
-        first=$((0x$(printf '%s' "$ROOT:$INSTANCE" | sha256sum | cut -c1-8) % PORT_BLOCKS))
-        base=
-        for ((try = 0; try < PORT_BLOCKS; try++)); do
-            block=$((FIRST_PORT_BASE + (first + try) % PORT_BLOCKS * PORTS_PER_BLOCK))
-            if ! grep -qx "$block" <<<"$claimed" && block_is_free "$block" "$listening"; then
-                base=$block
-                break
-            fi
-        done
-        [[ -n $base ]] || die "no free block of ports: name one with REGISTRAR_PORT_BASE, or remove old /var/tmp/registrar-* folders"
-    fi
-    printf 'base=%s\n' "$base" >"$DATA_DIR/ports"
-    chmod 0644 "$DATA_DIR/ports"
-    PORT_BASE=$base
-}
-
-# --- background processes --------------------------------------------------------------------------------------
-
-# The start time of a process in clock ticks since boot; fails when there is none, or only a zombie.
-start_time() {
-    local stat
-    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-    stat=${stat##*) }
-    [[ $stat != Z* && $stat != X* ]] || return 1
-    cut -d' ' -f20 <<<"$stat"
-}
-
-# Prints the pid of our process of that name; fails when it does not run.
-running_pid() {
-    local pid='' started=''
-    [[ -r $RUN_DIR/$1.pid ]] || return 1
-    read -r pid started <"$RUN_DIR/$1.pid" || true
-    [[ -n $pid && -n $started && $(start_time "$pid") == "$started" ]] || return 1
-    printf '%s' "$pid"
-}
-
-any_process_runs() {
-    local file name
-    for file in "$RUN_DIR"/*.pid; do
-        name=${file##*/}
-        if [[ -e $file ]] && running_pid "${name%.pid}" >/dev/null; then return 0; fi
-    done
-    return 1
-}
-
-# start_process NAME COMMAND...: in a session of its own, holding none of our files open: not the caller's stdout,
-# which it would wait for, nor our lock. The log begins anew; the one before is kept beside it.
-start_process() {
-    local name=$1 pid fd
-    shift
-    if [[ -e $LOG_DIR/$name.log ]]; then mv -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; fi
-    (
-        cd "$DATA_DIR" || exit 1
-        for fd in /proc/self/fd/*; do
-            fd=${fd##*/}
-            if ((fd > 2 && fd != 255)); then eval "exec $fd>&-"; fi
-        done
-        exec setsid "$@" </dev/null >>"$LOG_DIR/$name.log" 2>&1
-    ) &
-    pid=$!
-    printf '%s %s\n' "$pid" "$(start_time "$pid" || echo 0)" >"$RUN_DIR/$name.pid"
-}
-
-# stop_process NAME SIGNAL SECONDS: asks with SIGNAL, waits, then insists.
-stop_process() {
-    signal_process "$1" "$2"
-    await_stop "$1" "$3"
-}
-
-signal_process() {
-    local pid
-    if pid=$(running_pid "$1"); then kill "-$2" "$pid" 2>/dev/null || true; fi
-}
-
-await_stop() {
-    local name=$1 seconds=$2 pid
-    if ! wait_gone "$name" "$seconds" && pid=$(running_pid "$name"); then
-        warn "$name: still there after its time to finish (pid $pid): SIGKILL"
-        kill -KILL "$pid" 2>/dev/null || true
-        wait_gone "$name" 10 || warn "$name: pid $pid does not die"
-    fi
-    rm -f "$RUN_DIR/$name.pid"
-}
-
-wait_gone() {
-    local deadline=$((SECONDS + $2))
-    while running_pid "$1" >/dev/null; do
-        ((SECONDS < deadline)) || return 1
-        sleep 0.1
-    done
-}
-
-# wait_ready NAME PORT CHECK...: repeats CHECK until it succeeds, with a line that shows how long it has taken.
-wait_ready() {
-    local name=$1 port=$2 started=$SECONDS waited
-    shift 2
-    until "$@" >/dev/null 2>&1; do
-        waited=$((SECONDS - started))
-        if ! running_pid "$name" >/dev/null; then
-            explain_failure "$name" "ended while it was starting"
-        elif ((waited >= READY_TIMEOUT_SECONDS)); then
-            explain_failure "$name" "not ready after $waited s"
-        fi
-        if [[ -t 1 ]]; then printf '\r%s: starting, %s s ' "$name" "$waited"; fi
-        sleep 0.2
-    done
-    if [[ -t 1 ]]; then printf '\r\033[K'; fi
-    say "$name: ready after $((SECONDS - started)) s, port $port"
-}
-
-explain_failure() {
-    local name=$1 what=$2 body
-    if [[ -t 1 ]]; then printf '\r\033[K'; fi
-    warn "$name: $what. The end of $LOG_DIR/$name.log:"
-    tail -n 25 "$LOG_DIR/$name.log" 2>/dev/null | sed 's/^/    /' >&2 || true
-    body=$(curl -s -m 2 "${READY_URL:-}" 2>/dev/null | head -c 2000 || true)
-    if [[ -n $body ]]; then warn "$name: $READY_URL says: $body"; fi
-    warn "$name: what to do: read the lines above, mend what they name, then the same command again; it starts only what is missing."
-    warn "    A port that is taken: '$(command_line deploy/local/services down)', then REGISTRAR_PORT_BASE=<another> with 'up'."
-    warn "    Data that cannot be read or migrated: 'make clean-data' throws it away and the next 'up' starts empty."
-    exit 1
-}
-
-# succeeds when URL answers 200
-answers() { [[ $(curl -s -o /dev/null -m 2 -w '%{http_code}' "$1") == 200 ]]; }
-
-# --- PostgreSQL ------------------------------------------------------------------------------------------------
-
-# Prints the folder of the newest PostgreSQL server programs, 15 or later.
-find_postgres_bin() {
-    local dir version
-    for dir in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5,5nr) "$(dirname "$(command -v postgres || echo /)")"; do
-        [[ -x $dir/postgres && -x $dir/initdb ]] || continue
-        version=$("$dir/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
-        if ((version >= 15)); then
-            printf '%s' "$dir"
-            return 0
-        fi
-    done
-    return 1
-}
+for part in ports processes services; do
+    # shellcheck source=/dev/null # each is checked by itself
+    . "$ROOT/deploy/local/lib/$part.sh"
+done
 
 # --- the toolchain ---------------------------------------------------------------------------------------------
 
@@ -313,41 +114,32 @@ check_toolchain() {
 
 # --- settings --------------------------------------------------------------------------------------------------
 
-# Sets every address of the running system. An address given from outside wins (see the header of `services`).
-load_settings() {
-    local local_database index
-    load_ports
-    load_secrets
-    local_database=127.0.0.1:$(port_of postgres)/registrar
-    GATEWAY_URL=http://127.0.0.1:$(port_of gateway)
-    GATEWAY_METRICS_URL=http://127.0.0.1:$(port_of gateway_metrics)
-    WORKERS_METRICS_URLS=
-    for index in "${!WORKER_POOLS[@]}"; do
-        WORKERS_METRICS_URLS+="${WORKERS_METRICS_URLS:+ }http://127.0.0.1:$(workers_metrics_port "$index")"
-    done
-    if [[ -n ${REGISTRAR_EXTERNAL_DATABASE_URL:-} ]]; then
-        DATABASE_URL=$REGISTRAR_EXTERNAL_DATABASE_URL
-        GATEWAY_DATABASE_URL=${REGISTRAR_EXTERNAL_GATEWAY_DATABASE_URL:-$DATABASE_URL}
-        WORKERS_DATABASE_URL=${REGISTRAR_EXTERNAL_WORKERS_DATABASE_URL:-$DATABASE_URL}
-    else
-        DATABASE_URL=postgres://registrar_owner:$SECRET_OWNER_PASSWORD@$local_database
-        GATEWAY_DATABASE_URL=postgres://registrar_gateway:$SECRET_GATEWAY_PASSWORD@$local_database
-        WORKERS_DATABASE_URL=postgres://registrar_workers:$SECRET_WORKERS_PASSWORD@$local_database
-    fi
-    if [[ -n ${REGISTRAR_EXTERNAL_AMQP_URL:-} ]]; then
-        AMQP_URL=$REGISTRAR_EXTERNAL_AMQP_URL
-        AMQP_MANAGEMENT_URL=${REGISTRAR_EXTERNAL_AMQP_MANAGEMENT_URL:-}
-    else
-        AMQP_URL="amqp://registrar:$SECRET_RABBITMQ_PASSWORD@127.0.0.1:$(port_of amqp)/registrar?heartbeat=10"
-        AMQP_MANAGEMENT_URL=http://registrar:$SECRET_RABBITMQ_PASSWORD@127.0.0.1:$(port_of rabbitmq_management)
-    fi
-    REDIS_URL=${REGISTRAR_EXTERNAL_REDIS_URL:-redis://127.0.0.1:$(port_of redis)}
-    SMTP_URL=${REGISTRAR_EXTERNAL_SMTP_URL:-smtp://127.0.0.1:$(port_of smtp)}
-    MAIL_URL=${REGISTRAR_EXTERNAL_MAIL_URL:-}
-    if [[ -z ${REGISTRAR_EXTERNAL_SMTP_URL:-} ]]; then MAIL_URL=http://127.0.0.1:$(port_of mail); fi
+# The names of the addresses that load_settings has set.
+SETTINGS=()
+
+# setting KEY VALUE
+setting() {
+    declare -g "$1=$2"
+    SETTINGS+=("$1")
 }
 
-# What both programs are told.
+# Sets every address of the running system. An address given from outside wins (see the header of `services`).
+load_settings() {
+    local index service urls=()
+    load_ports
+    load_secrets
+    SETTINGS=()
+    for index in "${!WORKER_PROCESSES[@]}"; do urls+=("http://127.0.0.1:$(workers_metrics_port "$index")"); done
+    setting GATEWAY_URL "http://127.0.0.1:$(port_of gateway)"
+    setting GATEWAY_METRICS_URL "http://127.0.0.1:$(port_of gateway_metrics)"
+    setting WORKERS_METRICS_URLS "${urls[*]}"
+    for service in "${SERVICES[@]}"; do
+        if is_function "${service}_settings"; then "${service}_settings"; fi
+    done
+    setting REGISTRAR_DATA_DIR "$DATA_DIR"
+}
+
+# The settings that all programs share.
 common_settings() {
     export REGISTRAR__ENVIRONMENT=development
     export REGISTRAR__LOG__FORMAT=${REGISTRAR__LOG__FORMAT:-json}
@@ -374,8 +166,8 @@ workers_settings() {
     export REGISTRAR__METRICS_LISTEN=127.0.0.1:$1
     export REGISTRAR__DATABASE__URL=$WORKERS_DATABASE_URL
     export REGISTRAR__SMTP__URL=$SMTP_URL
-    # As many statements at once as there are cores: more only stand in line for them, and whoever has a few rows to write
-    # stands behind all of them. A partition's consumer needs one.
+    # As many statements at once as there are cores: more would only wait for a core, and a transaction of a few rows would
+    # wait behind all of them. The consumer of a partition needs one.
     export REGISTRAR__DATABASE__POOL_MAX=${REGISTRAR__DATABASE__POOL_MAX:-$(
         printf '%s\n' 2 "$(nproc)" "${REGISTRAR__PARTITIONS__PAYMENTS:-0}" | sort -n | tail -1
     )}
@@ -386,3 +178,5 @@ owner_settings() {
     workers_settings "$(workers_metrics_port 0)"
     export REGISTRAR__DATABASE__URL=$DATABASE_URL
 }
+
+load_services

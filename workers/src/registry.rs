@@ -1,9 +1,10 @@
-//! The handler of each kind of message, a line each; the catalog of `contracts` has the same kinds, as a test asserts.
+//! The handlers of the program `workers`: one line a kind, beside the catalog of `contracts`. The program `renderer` has
+//! those of the pool `documents`.
 
 use crate::{
     config::WorkerSettings,
-    documents::{FileStore, RenderInvoice},
     email::SendEmailHandler,
+    file_store::FileStore,
     invoicing::IssueInvoiceHandler,
     notifications::CreateNotificationHandler,
     payments::{DecidePaymentHandler, ExpireHoldHandler, SubmitPaymentHandler},
@@ -28,7 +29,6 @@ pub fn registry(settings: &WorkerSettings) -> anyhow::Result<Registry> {
         .handler(DecidePaymentHandler)
         .handler(ExpireHoldHandler)
         .handler(IssueInvoiceHandler::new(&settings.institute))
-        .effect(RenderInvoice::new(&settings.institute, files.clone())?)
         .handler(CreateNotificationHandler)
         .effect(SendEmailHandler::new(settings, files)?))
 }

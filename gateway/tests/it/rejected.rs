@@ -132,6 +132,10 @@ async fn payments_and_decisions_are_rejected_with_their_reason() {
         "payment-not-found",
         404,
     );
+    // The approved payment has an invoice, which is rendered.
+    let mut renderer = scene.system.renderer().await;
+    scene.sandbox.assert_drained().await;
+    assert!(renderer.terminate().await.success());
     scene.close().await;
 }
 

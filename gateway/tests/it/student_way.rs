@@ -69,7 +69,7 @@ async fn from_registration_to_invoice_and_sign_out() {
     let accountant = token(accountant.id, Role::Accountant);
     let system = System::of(&sandbox);
     let (mut gateway, mut other) = tokio::join!(system.gateway(&[]), system.gateway(&[]));
-    let mut workers = system.workers("all").await;
+    let (mut workers, mut renderer) = tokio::join!(system.workers("all"), system.renderer());
 
     let (registration, token) = sign_up(&sandbox, &gateway, &batch).await;
     let payment = json!({
@@ -104,7 +104,7 @@ async fn from_registration_to_invoice_and_sign_out() {
 
     sign_out(&gateway, &other, &token).await;
     sandbox.assert_drained().await;
-    for process in [&mut gateway.process, &mut other.process, &mut workers] {
+    for process in [&mut gateway.process, &mut other.process, &mut workers, &mut renderer] {
         assert!(process.terminate().await.success());
     }
     sandbox.close().await;

@@ -158,18 +158,27 @@ impl System {
         Gateway { url, metrics_url: format!("http://127.0.0.1:{metrics}"), process, http: self.http.clone() }
     }
 
-    /// Starts a worker process and waits until it consumes.
+    /// Starts a worker process and waits until it consumes. `all` is every pool but `documents`.
     pub async fn workers(&self, pools: &str) -> Process {
         self.workers_with(pools, &[]).await
     }
 
     /// The same with settings of its own.
     pub async fn workers_with(&self, pools: &str, settings: &[(&str, &str)]) -> Process {
+        self.consuming("workers", &["run", "--pools", pools], settings).await
+    }
+
+    /// Starts the process of the pool `documents` and waits until it consumes.
+    pub async fn renderer(&self) -> Process {
+        self.consuming("renderer", &["run"], &[]).await
+    }
+
+    async fn consuming(&self, program: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
         let metrics = free_port();
         let mut env = self.common(&self.workers_database, metrics);
         env.push(("REGISTRAR__SMTP__URL".to_owned(), testkit::setting("SMTP_URL")));
         env.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let mut process = Process::start("workers", &["run", "--pools", pools], env);
+        let mut process = Process::start(program, arguments, env);
         process.wait_ready(&format!("http://127.0.0.1:{metrics}/health/ready")).await;
         process
     }

@@ -81,8 +81,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub gateways: u8,
 
-    /// Pools of one worker process, separated by commas; repeat it for more processes. `email` and `documents` do not
-    /// run unless named.
+    /// The pools of a worker process, with commas; once a process. `email` and `documents` stay off unless named;
+    /// `documents` is a process of its own.
     #[arg(long, value_name = "POOLS", default_values_t = [
         "registrations".to_owned(), "payments,invoicing,notifications,dead-letters,clock".to_owned()])]
     pub workers: Vec<String>,

@@ -22,6 +22,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// Offset of the workers' ports, after those of up to ten gateways with two each.
 const WORKERS_PORT_OFFSET: u16 = 20;
 const WORKERS_MAX: usize = 10;
+/// The pool that the program `renderer` serves.
+const DOCUMENTS: &str = "documents";
 
 /// The processes of a run.
 #[derive(Clone, Debug)]
@@ -93,8 +95,11 @@ impl RunningSystem {
         for (index, pools) in layout.workers.iter().enumerate() {
             let metrics = loopback(installation.port_base + WORKERS_PORT_OFFSET + u16::try_from(index)?);
             let (settings, more) = (&installation.workers_settings, &layout.workers_env);
-            let mut command = command(installation, "workers", niceness(pools), settings, more);
-            command.args(["run", "--pools", pools]).env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
+            let mut command = command(installation, program(pools)?, niceness(pools), settings, more);
+            command.arg("run").env("REGISTRAR__METRICS_LISTEN", metrics.to_string());
+            if pools != DOCUMENTS {
+                command.args(["--pools", pools]);
+            }
             system.add(installation, format!("workers-{}", index + 1), command, metrics, metrics)?;
         }
         for index in 0..layout.gateways {
@@ -207,10 +212,20 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// CPU priority as in `deploy/local/lib.sh`: pools that people wait for come before bulk work, and PDFs and mails use
-/// the CPU time that is left.
+/// The program that serves these pools.
+fn program(pools: &str) -> anyhow::Result<&'static str> {
+    if pools == DOCUMENTS {
+        return Ok("renderer");
+    }
+    if pools.split(',').any(|pool| pool == DOCUMENTS) {
+        bail!("`{DOCUMENTS}` has a program of its own: write `--workers {DOCUMENTS}` beside the others");
+    }
+    Ok("workers")
+}
+
+/// CPU priorities as in `deploy/local/lib.sh`: bulk work yields to what clients wait for, PDFs and mails to everything.
 fn niceness(pools: &str) -> u32 {
-    if pools.contains("documents") {
+    if pools == DOCUMENTS || pools == "email" {
         19
     } else if pools.contains("payments") {
         3
@@ -230,7 +245,7 @@ fn command(
 ) -> Command {
     let mut command = Command::new("setsid");
     if niceness > 0 {
-        command.arg("deploy/local/niced").arg(niceness.to_string());
+        command.arg("deploy/local/cpu-priority").arg(niceness.to_string());
     }
     command.arg(installation.programs.join(program));
     for (key, _) in installation.gateway_settings.iter().chain(&installation.workers_settings) {

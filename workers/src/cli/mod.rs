@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::WorkerSettings, telemetry};
+use crate::{config::WorkerSettings, process, telemetry};
 
 /// Runs Registrar's worker pools, and what ops need beside them.
 #[derive(Debug, Parser)]
@@ -51,9 +51,7 @@ enum Command {
 pub fn main(cli: Cli) -> anyhow::Result<()> {
     let settings = WorkerSettings::load(cli.config)?;
     telemetry::init(&settings.log, matches!(cli.command, Command::Run(_)));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(settings.runtime.threads()).enable_all().build()?;
-    runtime.block_on(async {
+    process::threads(&settings)?.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, settings).await,
             Command::Migrate(args) => migrate::run(args, settings).await,

@@ -1,23 +1,25 @@
-//! `workers run`: the named pools in one process, until SIGTERM; then in-flight deliveries are settled and acked.
+//! `workers run`: the named pools in one process, until SIGTERM.
 
-use std::{collections::BTreeSet, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, str::FromStr};
 
-use anyhow::{Context as _, ensure};
-use contracts::{
-    Partitions, Queue, WorkQueue,
-    amqp::{AmqpSettings, Publisher},
+use anyhow::ensure;
+use contracts::{Partitions, Queue, WorkQueue};
+
+use crate::{
+    config::WorkerSettings,
+    process::{self, WorkerProcess},
+    registry,
 };
-use secrecy::ExposeSecret;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
-use crate::{clock, config::WorkerSettings, database, registry, runtime, telemetry};
+/// The pools that have a program of their own: the queue and the program.
+const OTHER_PROGRAMS: [(Queue, &str); 1] = [(Queue::Documents, "renderer")];
 
-/// The pools to run, and their consumers.
+/// The pools, and the number of consumers.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Pools of this process: registrations, payments, invoicing, documents, notifications, email, dead-letters, clock;
-    /// or `all`. Of a queue that is split, `payments` is all partitions, and `payments.0` one of them.
+    /// Pools of this process: registrations, payments, invoicing, notifications, email, dead-letters, clock; or `all` of
+    /// these. Of a queue that is split, `payments` is all partitions, and `payments.0` one of them. `documents` is served
+    /// by the program `renderer`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub pools: Vec<Pool>,
 
@@ -26,16 +28,16 @@ pub struct RunArgs {
     pub consumers: Option<u32>,
 }
 
-/// A pool, as named on the command line.
+/// One pool, as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pool {
-    /// All pools.
+    /// Every pool but those that have a program of their own.
     All,
     /// A work queue, or a partition of one.
     Queue(WorkQueue),
-    /// The pool that moves dead letters into their table.
+    /// The drain of the dead letters.
     DeadLetters,
-    /// The clock.
+    /// The clock: what becomes due with time.
     Clock,
 }
 
@@ -47,10 +49,19 @@ impl FromStr for Pool {
             "all" => Ok(Pool::All),
             "dead-letters" => Ok(Pool::DeadLetters),
             "clock" => Ok(Pool::Clock),
-            _ => WorkQueue::from_name(name).map(Pool::Queue).ok_or_else(|| {
-                let names: Vec<_> = Queue::ALL.into_iter().map(Queue::name).collect();
-                format!("there is no pool `{name}`; there are {}, dead-letters, clock, all", names.join(", "))
-            }),
+            _ => {
+                let queue = WorkQueue::from_name(name).ok_or_else(|| {
+                    let names: Vec<_> = served().map(Queue::name).collect();
+                    format!("there is no pool `{name}`; there are {}, dead-letters, clock, all", names.join(", "))
+                })?;
+                match OTHER_PROGRAMS.iter().find(|(other, _)| *other == queue.queue()) {
+                    Some((_, program)) => Err(format!(
+                        "the pool `{name}` is served by the program `{program}`: start `{program} run` with the same \
+                         settings, and leave `{name}` out of --pools"
+                    )),
+                    None => Ok(Pool::Queue(queue)),
+                }
+            }
         }
     }
 }
@@ -58,52 +69,28 @@ impl FromStr for Pool {
 /// Runs the pools.
 ///
 /// # Errors
-/// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is no error: it waits.
-pub async fn run(args: RunArgs, mut settings: WorkerSettings) -> anyhow::Result<()> {
-    if let Some(consumers) = args.consumers {
-        settings.runtime.consumers = consumers;
-        settings.check()?;
-    }
-    #[cfg(feature = "fault-injection")]
-    if let Some(fault) = settings.planted {
-        crate::fault_injection::inject(fault);
-    }
-    // Before anything else: a signal that comes during the start must not kill the process outright.
-    let stop = CancellationToken::new();
-    let health = runtime::Health::new();
-    listen_for_signals(stop.clone(), health.clone())?;
+/// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
+pub async fn run(args: RunArgs, settings: WorkerSettings) -> anyhow::Result<()> {
     let has = |pool: Pool| args.pools.contains(&Pool::All) || args.pools.contains(&pool);
-    let name = format!("workers {}", args_text(&args.pools));
-    let queues = queues(&args.pools, settings.partitions)?;
-    check_connections(&queues, &settings)?;
-    let database = database::settling_pool(&settings.database, &name).context("database.url")?;
-    let amqp = AmqpSettings::new(settings.amqp.url.expose_secret(), name).split(settings.partitions);
-    let publisher = Publisher::start(amqp.clone());
-    telemetry::serve(settings.metrics_listen, health.clone()).await?;
-    let clock = has(Pool::Clock)
-        .then(|| tokio::spawn(clock::run(database.clone(), publisher.clone(), settings.clock.clone(), stop.clone())));
-    let consuming = runtime::run(
-        runtime::Pools {
-            queues,
-            dead_letters: has(Pool::DeadLetters),
-            settings: settings.runtime.clone(),
-            amqp,
-            database: database.clone(),
-            registry: registry::registry(&settings)?,
-            publisher,
-            health: health.clone(),
-        },
-        stop.clone(),
-    );
-    tracing::info!(pools = args_text(&args.pools), "started");
-    consuming.await?;
-    stop.cancelled().await;
-    if let Some(clock) = clock {
-        clock.await.context("the clock panicked")??;
+    if args.pools.contains(&Pool::All) {
+        for (queue, program) in OTHER_PROGRAMS {
+            tracing::info!("the pool `{}` is not served here: start `{program} run` for it", queue.name());
+        }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(2), database.close()).await;
-    tracing::info!("in-flight deliveries are settled and acked");
-    Ok(())
+    let process = WorkerProcess {
+        name: format!("workers {}", args_text(&args.pools)),
+        queues: queues(&args.pools, settings.partitions)?,
+        dead_letters: has(Pool::DeadLetters),
+        clock: has(Pool::Clock),
+        consumers: args.consumers,
+        registry: registry::registry,
+    };
+    process::run(process, settings).await
+}
+
+/// The queues that this program can serve.
+fn served() -> impl Iterator<Item = Queue> {
+    Queue::ALL.into_iter().filter(|queue| OTHER_PROGRAMS.iter().all(|(other, _)| other != queue))
 }
 
 /// Returns the queues of these pools: of one that is split, all partitions, or those that are named.
@@ -111,7 +98,7 @@ fn queues(pools: &[Pool], partitions: Partitions) -> anyhow::Result<Vec<WorkQueu
     let mut queues = BTreeSet::new();
     for pool in pools {
         match pool {
-            Pool::All => queues.extend(Queue::ALL.into_iter().flat_map(|queue| partitions.queues(queue))),
+            Pool::All => queues.extend(served().flat_map(|queue| partitions.queues(queue))),
             Pool::Queue(named) if named.is_partition() => {
                 let there = partitions.queues(named.queue());
                 ensure!(there.contains(named), "--pools: {}", no_partition(*named, partitions));
@@ -134,17 +121,6 @@ fn no_partition(named: WorkQueue, partitions: Partitions) -> String {
     }
 }
 
-/// Checks that each partition's consumer has a connection, as `WorkerSettings::check` does for those of a whole queue.
-fn check_connections(queues: &[WorkQueue], settings: &WorkerSettings) -> anyhow::Result<()> {
-    let partitions = queues.iter().filter(|queue| queue.is_partition()).count();
-    ensure!(
-        settings.database.pool_max as usize >= partitions,
-        "database.pool_max is below the {partitions} partitions that this process serves; each needs a connection, raise \
-         pool_max or name fewer partitions in --pools"
-    );
-    Ok(())
-}
-
 fn args_text(pools: &[Pool]) -> String {
     let names: Vec<_> = pools
         .iter()
@@ -156,21 +132,6 @@ fn args_text(pools: &[Pool]) -> String {
         })
         .collect();
     names.join(",")
-}
-
-fn listen_for_signals(stop: CancellationToken, health: runtime::Health) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("asked to stop; finishing what is in flight");
-        health.drain();
-        stop.cancel();
-    });
-    Ok(())
 }
 
 #[cfg(test)]
@@ -190,11 +151,7 @@ mod tests {
         expect("payments,clock", 1, &["payments"]);
         expect("payments,email", 3, &["payments.0", "payments.1", "payments.2", "email"]);
         expect("payments.2,payments.0,payments.2", 3, &["payments.0", "payments.2"]);
-        expect(
-            "all",
-            2,
-            &["registrations", "payments.0", "payments.1", "invoicing", "documents", "notifications", "email"],
-        );
+        expect("all", 2, &["registrations", "payments.0", "payments.1", "invoicing", "notifications", "email"]);
     }
 
     #[test]
@@ -203,5 +160,11 @@ mod tests {
         assert!(refused("payments.3", 3).contains("payments.0 to payments.2"), "{}", refused("payments.3", 3));
         assert!(refused("payments.0", 1).contains("partitions.payments"), "{}", refused("payments.0", 1));
         assert!(refused("email.0", 3).contains("there is no pool `email.0`"), "{}", refused("email.0", 3));
+    }
+
+    #[test]
+    fn a_pool_with_a_program_of_its_own_is_refused_with_that_program() {
+        let error = names("payments,documents", 1).expect_err("served by the renderer");
+        assert!(error.contains("start `renderer run`"), "{error}");
     }
 }

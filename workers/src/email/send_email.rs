@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::WorkerSettings,
-    documents::FileStore,
+    file_store::FileStore,
     runtime::{Claim, Delivery, Effect, Failure, chain},
 };
 

@@ -41,8 +41,12 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
     let publisher = crate::support::publisher(&sandbox).await;
     drop(publisher);
     let workers = Workers::of(&sandbox);
-    let mut first = workers.start_with("all", settings).await;
-    let mut second = workers.start_with("all", settings).await;
+    let (mut first, mut second, mut renderer, mut other_renderer) = tokio::join!(
+        workers.start_with("all", settings),
+        workers.start_with("all", settings),
+        workers.renderer_with(settings),
+        workers.renderer_with(settings),
+    );
 
     let email = sandbox.email("asha");
     let visitor = |email: &str| SubmitRegistration {
@@ -89,7 +93,9 @@ async fn whole_way(test: &str, settings: &[(&str, &str)]) -> Vec<String> {
     sandbox.assert_drained().await;
 
     let findings = findings(&sandbox, &email).await;
-    assert!(first.terminate().await.success() && second.terminate().await.success());
+    for process in [&mut first, &mut second, &mut renderer, &mut other_renderer] {
+        assert!(process.terminate().await.success());
+    }
     sandbox.close().await;
     findings
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 use sqlx::PgPool;
 use testkit::{Mailbox, Proxy, Sandbox, eventually, fixtures};
 use workers::{
-    documents::FileStore,
     email::{SendEmailHandler, send_email::ClaimedMail},
+    file_store::FileStore,
     runtime::{Claim, Delivery, Effect, Failure},
 };
 

@@ -1,8 +1,6 @@
 //! Tests on real services: every test has a database and a vhost of its own.
 
-mod catalog;
 mod clock;
-mod documents;
 mod duplicates;
 mod email;
 mod invoicing;

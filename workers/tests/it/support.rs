@@ -46,12 +46,23 @@ impl Workers {
         process
     }
 
+    /// Starts a process of the pool `documents` and waits until it consumes.
+    pub async fn renderer_with(&self, settings: &[(&str, &str)]) -> Process {
+        let (mut process, port) = self.spawn_program("renderer", &["run"], settings);
+        process.wait_ready(&format!("http://127.0.0.1:{port}/health/ready")).await;
+        process
+    }
+
     /// Starts a process without waiting; answers its private port too.
     pub fn spawn(&self, pools: &str, settings: &[(&str, &str)]) -> (Process, u16) {
+        self.spawn_program("workers", &["run", "--pools", pools], settings)
+    }
+
+    fn spawn_program(&self, program: &str, arguments: &[&str], settings: &[(&str, &str)]) -> (Process, u16) {
         let port = free_port();
         let mut env = self.env(&self.workers_url, port);
         env.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        (Process::start("workers", &["run", "--pools", pools], env), port)
+        (Process::start(program, arguments, env), port)
     }
 
     /// Runs a command of the ops command line to its end, as the owner of the database; answers what it printed.

@@ -36,7 +36,8 @@ use crate::{
 pub(crate) use smtp::serve as serve_smtp;
 
 /// Worker processes and their pools, as in `deploy/local/lib.sh`.
-const WORKERS: [&str; 3] = ["registrations", "payments,invoicing,notifications,dead-letters,clock", "documents,email"];
+const WORKERS: [&str; 4] =
+    ["registrations", "payments,invoicing,notifications,dead-letters,clock", "email", "documents"];
 const RATE: u32 = 200;
 const CONNECTIONS: usize = 64;
 const DECISIONS: usize = 20_000;

@@ -1,5 +1,5 @@
-//! Renders each issued invoice as a PDF into the file store, once, and has it mailed. The file's id comes from the
-//! invoice's: whoever renders it again after a crash writes the same file and the same row.
+//! Renders each issued invoice as a PDF into the file store, once, and has it mailed. The file's id is derived from the
+//! invoice's: a second rendering after a crash writes the same file and the same row.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,27 +15,28 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
-
-use super::{file_store::FileStore, invoice_pdf::InvoicePdf};
-use crate::{
+use workers::{
     config::Institute,
+    file_store::FileStore,
     runtime::{Claim, Delivery, Effect, Failure, FollowUp},
 };
 
-/// The longest that one PDF may take, waiting for its turn included.
+use crate::invoice_pdf::InvoicePdf;
+
+/// The time limit of one PDF, including the wait for a permit.
 const RENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The effect of `invoice.render.v1`.
 #[derive(Clone, Debug)]
-pub struct RenderInvoice {
+pub struct RenderInvoiceHandler {
     pdf: Arc<InvoicePdf>,
     files: FileStore,
-    /// Rendering is CPU-bound: twice as many at once as there are cores, whatever the number of consumers, so that no core
-    /// waits while the next invoice is handed over.
-    under_way: Arc<Semaphore>,
+    /// Permits to render. Rendering is CPU-bound: twice as many at once as there are cores, for any number of consumers, so
+    /// that no core waits while the next invoice is handed over.
+    permits: Arc<Semaphore>,
 }
 
-/// What the client is told.
+/// The result of the operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RenderedInvoice {
     /// `invoices.id`.
@@ -44,7 +45,7 @@ pub struct RenderedInvoice {
     pub file_id: Uuid,
 }
 
-/// Whom the mail goes to, and what it says.
+/// The recipient and the content of the mail.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InvoiceMail {
     to_email: String,
@@ -55,9 +56,9 @@ pub struct InvoiceMail {
     context: RawJson,
 }
 
-/// An issued invoice, as it is printed.
+/// An issued invoice: the data of its template and of its mail.
 #[derive(Clone, Debug)]
-pub struct IssuedInvoice {
+pub struct InvoiceToRender {
     id: Uuid,
     financial_year: String,
     file_id: Option<Uuid>,
@@ -73,44 +74,44 @@ pub struct StoredPdf {
     sha256: Vec<u8>,
 }
 
-impl RenderInvoice {
-    /// With the institute's template, or the built-in one.
+impl RenderInvoiceHandler {
+    /// Makes the handler, with the institute's template or the built-in one.
     ///
     /// # Errors
     /// `institute.templates_dir` has no readable `invoice.typ`.
     pub fn new(institute: &Institute, files: FileStore) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pdf = InvoicePdf::new(institute.templates_dir.clone())?;
-        Ok(Self { pdf: Arc::new(pdf), files, under_way: Arc::new(Semaphore::new(2 * cores)) })
+        Ok(Self { pdf: Arc::new(pdf), files, permits: Arc::new(Semaphore::new(2 * cores)) })
     }
 
-    async fn render(&self, invoice: &IssuedInvoice) -> Result<Vec<u8>, Failure> {
-        let _turn = self.under_way.acquire().await.map_err(Failure::retry)?;
+    async fn render(&self, invoice: &InvoiceToRender) -> Result<Vec<u8>, Failure> {
+        let _permit = self.permits.acquire().await.map_err(Failure::retry)?;
         let (pdf, id, content) = (self.pdf.clone(), invoice.id, invoice.content.clone());
         let rendered = tokio::task::spawn_blocking(move || pdf.render(id, &content)).await.map_err(Failure::retry)?;
-        // A template can be mended, after which the same event succeeds: through the ladder first.
+        // A template can be mended, after which the same event succeeds: it goes through the retry ladder first.
         rendered.map_err(Failure::retry)
     }
 }
 
-impl Effect for RenderInvoice {
+impl Effect for RenderInvoiceHandler {
     type Command = messages::RenderInvoice;
-    type Work = Option<IssuedInvoice>;
+    type Work = Option<InvoiceToRender>;
     type Done = Option<StoredPdf>;
     type Result = RenderedInvoice;
     type Memo = InvoiceMail;
 
-    /// Beyond the few that are rendered: PDFs that wait for the disk, whose syncs it takes together.
+    /// More than are rendered at once: the others are being written, and the disk syncs several together.
     const CONCURRENCY: usize = 32;
 
     async fn claim(
         &self,
         tx: &mut PgConnection,
-        batch: &[Delivery<Self::Command>],
+        deliveries: &[Delivery<Self::Command>],
     ) -> Result<Vec<Claim<Self::Work>>, Failure> {
-        let wanted: Vec<Uuid> = batch.iter().map(|delivery| delivery.command.invoice_id).collect();
+        let wanted: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.command.invoice_id).collect();
         let invoices = select_invoices(tx, &wanted).await?;
-        // Rendering twice is harmless, and an invoice that has its PDF still owes its mail: so everything is ours.
+        // Rendering twice is harmless, and an invoice with a PDF may still need its mail: so every event is claimed.
         Ok(wanted.iter().map(|id| Claim::Do(invoices.get(id).cloned())).collect())
     }
 
@@ -142,7 +143,7 @@ impl Effect for RenderInvoice {
         if !stored.is_empty() {
             insert_files(tx, &stored).await?;
         }
-        let outcome = |invoice: &IssuedInvoice| {
+        let outcome = |invoice: &InvoiceToRender| {
             let file_id = invoice.file_id.unwrap_or_else(|| file_id(invoice.id));
             let result = RenderedInvoice { invoice_id: invoice.id, file_id };
             Outcome { verdict: Verdict::Succeeded(result), memo: invoice.mail.clone() }
@@ -176,7 +177,7 @@ fn file_id(invoice_id: Uuid) -> Uuid {
     ids::follow_up_id(invoice_id, "file", "pdf")
 }
 
-async fn select_invoices(tx: &mut PgConnection, wanted: &[Uuid]) -> Result<HashMap<Uuid, IssuedInvoice>, Failure> {
+async fn select_invoices(tx: &mut PgConnection, wanted: &[Uuid]) -> Result<HashMap<Uuid, InvoiceToRender>, Failure> {
     let rows = sqlx::query!(
         r#"SELECT i.id, i.number, i.kind, i.issue_date, i.supplier, i.recipient, i.currency, i.subtotal, i.discount,
                   i.tax, i.rounding, i.total, i.pdf_file_id, i.payment_id, i.student_id, s.financial_year,
@@ -206,7 +207,7 @@ async fn select_invoices(tx: &mut PgConnection, wanted: &[Uuid]) -> Result<HashM
     let issued = |date: NaiveDate| date.format("%Y-%m-%d").to_string();
     Ok(rows
         .into_iter()
-        .map(|row| IssuedInvoice {
+        .map(|row| InvoiceToRender {
             id: row.id,
             financial_year: row.financial_year,
             file_id: row.pdf_file_id,
@@ -235,7 +236,7 @@ async fn select_invoices(tx: &mut PgConnection, wanted: &[Uuid]) -> Result<HashM
         .collect())
 }
 
-type Stored<'a> = (&'a Delivery<messages::RenderInvoice>, &'a IssuedInvoice, &'a StoredPdf);
+type Stored<'a> = (&'a Delivery<messages::RenderInvoice>, &'a InvoiceToRender, &'a StoredPdf);
 
 async fn insert_files(tx: &mut PgConnection, stored: &[Stored<'_>]) -> Result<(), Failure> {
     let invoice_ids: Vec<Uuid> = stored.iter().map(|(_, invoice, _)| invoice.id).collect();

@@ -8,13 +8,13 @@ use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Pa
 
 use crate::config::WorkerFiles;
 
-/// Where PDFs and uploads lie.
+/// The store of PDFs and uploads.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     store: Arc<dyn ObjectStore>,
 }
 
-/// Why the file store cannot be opened.
+/// A file store that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another scheme than `file:`.
@@ -47,7 +47,7 @@ impl FileStore {
     /// Writes an object, whole or not at all; one that is there is replaced.
     ///
     /// # Errors
-    /// The store's.
+    /// The errors of the store.
     pub async fn put(&self, key: &str, content: Bytes) -> object_store::Result<()> {
         self.store.put(&Path::parse(key)?, content.into()).await.map(drop)
     }
@@ -55,7 +55,7 @@ impl FileStore {
     /// Reads an object.
     ///
     /// # Errors
-    /// The store's, `NotFound` among them.
+    /// The errors of the store, `NotFound` among them.
     pub async fn get(&self, key: &str) -> object_store::Result<Bytes> {
         self.store.get(&Path::parse(key)?).await?.bytes().await
     }

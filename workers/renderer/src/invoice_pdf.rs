@@ -24,14 +24,14 @@ use typst_pdf::PdfOptions;
 const TEMPLATE: &str = include_str!("../../templates/invoice/invoice.typ");
 const TEMPLATE_NAME: &str = "invoice.typ";
 const DATA_NAME: &str = "invoice.json";
-/// After so many renderings Typst forgets what none of them used; what all invoices have in common it keeps laid out.
-/// Forgetting walks through all that is remembered: not at each of them.
-const MEMORY_RENDERINGS: usize = 16;
+/// Renderings between two evictions of Typst's cache, which drop what none of them used; what all invoices have in common
+/// stays cached. An eviction walks through the whole cache, hence not after each rendering.
+const EVICTION_RENDERINGS: usize = 16;
 
-/// What a font file's name ends with.
+/// The extensions of font files.
 const FONT_ENDINGS: [&str; 3] = ["otf", "ttc", "ttf"];
 
-/// Of this process, as the memory is.
+/// The renderings of this process, whose cache is shared.
 static RENDERINGS: AtomicUsize = AtomicUsize::new(0);
 static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(<Library as LibraryExt>::default()));
 
@@ -49,7 +49,7 @@ struct Fonts {
     book: LazyHash<FontBook>,
 }
 
-/// Why there is no PDF.
+/// An invoice that could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The template, or what it makes of this invoice, is wrong.
@@ -58,8 +58,8 @@ pub enum RenderError {
 }
 
 impl InvoicePdf {
-    /// With the template and the further fonts of this folder, or with the built-in ones. Whatever the template asks for,
-    /// a letter that its font lacks is taken from another one: so a font in the folder is enough for names in its script.
+    /// Reads the template and the further fonts of this folder, or the built-in ones. A letter that is missing in the font
+    /// that the template asks for is taken from another one: so a font in the folder is enough for names in its script.
     ///
     /// # Errors
     /// The folder has no readable `invoice.typ`, or a font that cannot be read.
@@ -78,7 +78,7 @@ impl InvoicePdf {
         })
     }
 
-    /// The PDF of an invoice; CPU-bound, some tens of milliseconds.
+    /// Renders the PDF of an invoice; CPU-bound, some tens of milliseconds.
     ///
     /// # Errors
     /// [`RenderError::Template`] with Typst's own words.
@@ -86,7 +86,7 @@ impl InvoicePdf {
         let world = InvoiceWorld { pdf: self, data: Bytes::from_string(invoice.to_string()) };
         let options = PdfOptions { ident: Smart::Custom(invoice_id.to_string()), ..PdfOptions::default() };
         let pdf = typst::compile(&world).output.and_then(|document| typst_pdf::pdf(&document, &options));
-        if RENDERINGS.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEMORY_RENDERINGS) {
+        if RENDERINGS.fetch_add(1, Ordering::Relaxed).is_multiple_of(EVICTION_RENDERINGS) {
             typst::comemo::evict(1);
         }
         pdf.map_err(|diagnostics| RenderError::Template(self.explain(&diagnostics)))
