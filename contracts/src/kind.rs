@@ -16,7 +16,7 @@ pub struct Kind {
     pub name: &'static str,
     /// Its queue.
     pub queue: Queue,
-    /// What it does, in a sentence.
+    /// A sentence about its purpose.
     pub summary: &'static str,
     /// JSON Schema (draft 2020-12) of its data.
     pub schema: fn() -> Schema,

@@ -51,9 +51,9 @@ pub struct GatewaySettings {
     pub files: GatewayFiles,
     /// Keys.
     pub secrets: GatewaySecrets,
-    /// What a client may ask of one gateway.
+    /// The limits of clients on one gateway.
     pub limits: Limits,
-    /// Telling clients live.
+    /// Live updates: long polls and event streams.
     pub live: Live,
     /// Signing in.
     pub auth: AuthSettings,
@@ -139,12 +139,12 @@ pub struct GatewaySecrets {
     pub jwt_hs256: SecretString,
     /// The one before a rotation: still verifies, signs no more.
     pub jwt_hs256_previous: Option<SecretString>,
-    /// An Ed25519 private key (PKCS#8 PEM): then access tokens are signed with it, and `/.well-known/jwks.json` tells
+    /// An Ed25519 private key (PKCS#8 PEM): then access tokens are signed with it, and `/.well-known/jwks.json` shows
     /// others how to verify them.
     pub jwt_eddsa_pem: Option<SecretString>,
 }
 
-/// What a client may ask of one gateway.
+/// The limits of clients on one gateway.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -176,11 +176,11 @@ pub struct Limits {
     pub idempotency_seconds: u32,
 }
 
-/// Telling clients live.
+/// Live updates: long polls and event streams.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Live {
-    /// What a client waits for is read after this, if nobody tells of it, then after twice as long, and so on.
+    /// The pause before an awaited operation without a live message is read; the next pause is twice as long, and so on.
     pub waiter_sweep_ms: u64,
     /// How often it is read what a stream of events may have missed.
     pub stream_sweep_ms: u64,

@@ -1,4 +1,4 @@
-//! Who sees which rows: decided here, and given to the query. Each scope has a statement of its own, with its own plan.
+//! The rows that a caller may see: decided here, and given to the query. Each scope has a statement of its own, with its own plan.
 
 use contracts::Role;
 use uuid::Uuid;

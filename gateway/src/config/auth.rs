@@ -52,7 +52,7 @@ impl Default for AuthSettings {
 }
 
 impl AuthSettings {
-    /// What must hold among these settings, each with the sentence that says so where it does not.
+    /// Returns the relations among these settings: `true` where one holds, and the sentence that names it.
     pub fn relations(&self) -> Vec<(bool, &'static str)> {
         vec![
             (
@@ -92,9 +92,12 @@ mod tests {
     #[test]
     fn the_defaults_hold_and_a_broken_relation_is_named() {
         assert!(AuthSettings::default().relations().into_iter().all(|(holds, _)| holds));
-        let broken = AuthSettings { staff_refresh_idle_minutes: 9 * 60, ..AuthSettings::default() };
-        let told: Vec<_> =
-            broken.relations().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence).collect();
-        assert_eq!(told, ["auth.staff_refresh_idle_minutes must not be more than auth.staff_refresh_absolute_minutes"]);
+        let settings = AuthSettings { staff_refresh_idle_minutes: 9 * 60, ..AuthSettings::default() };
+        let broken: Vec<_> =
+            settings.relations().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence).collect();
+        assert_eq!(
+            broken,
+            ["auth.staff_refresh_idle_minutes must not be more than auth.staff_refresh_absolute_minutes"]
+        );
     }
 }

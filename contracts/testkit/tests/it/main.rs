@@ -1,5 +1,6 @@
 //! The testkit itself, on the real services: what other tests rely on must detect failures.
 
+mod architecture;
 mod table_lock;
 
 use std::time::Duration;
