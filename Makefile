@@ -4,7 +4,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down demo logs test check load-smoke load-spike load-soak load-stampede bench audit prepare clean-data
+.PHONY: help up down demo logs test check load-smoke load-spike load-soak load-stampede bench audit prepare hooks clean-data
 
 help:        ## list the targets
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -54,6 +54,9 @@ audit:       ## licences, bans and sources of the dependencies (cargo-deny)
 
 prepare:     ## write .sqlx anew, after a query or a migration has changed
 	@deploy/local/sqlx-check --prepare
+
+hooks:       ## check format and scripts at each commit (an optional pre-commit hook of git)
+	@deploy/local/pre-commit --install
 
 clean-data:  ## stop all instances of this checkout and throw their data away
 	@deploy/local/clean-data

@@ -54,7 +54,7 @@ pub struct GatewaySettings {
     /// The limits of clients on one gateway.
     pub limits: Limits,
     /// Live updates: long polls and event streams.
-    pub live: Live,
+    pub live: LiveSettings,
     /// Signing in.
     pub auth: AuthSettings,
     /// Which web pages may call.
@@ -179,7 +179,7 @@ pub struct Limits {
 /// Live updates: long polls and event streams.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Live {
+pub struct LiveSettings {
     /// The pause before an awaited operation without a live message is read; the next pause is twice as long, and so on.
     pub waiter_sweep_ms: u64,
     /// How often it is read what a stream of events may have missed.

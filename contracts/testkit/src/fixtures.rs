@@ -53,7 +53,7 @@ pub struct NewCourseBatch {
 
 /// A course batch in the database.
 #[derive(Clone, Debug)]
-pub struct CourseBatch {
+pub struct InsertedCourseBatch {
     /// `batches.id`.
     pub id: Uuid,
     /// `courses.id`.
@@ -99,7 +99,7 @@ impl NewCourseBatch {
     }
 
     /// Inserts it with a course of its own, whose creator is a new admin.
-    pub async fn insert(self, db: &PgPool) -> CourseBatch {
+    pub async fn insert(self, db: &PgPool) -> InsertedCourseBatch {
         let course_id = course(db, self.fee, self.tax_rate).await;
         let id = new_id();
         let start = (self.closes_at + Duration::days(7)).date_naive();
@@ -127,7 +127,7 @@ impl NewCourseBatch {
         .await
         .expect("the course batch satisfies the table's checks");
         let tax = tax_of(self.fee, self.tax_rate);
-        CourseBatch {
+        InsertedCourseBatch {
             id,
             course_id,
             fee: self.fee,
@@ -193,13 +193,18 @@ pub async fn students(db: &PgPool, prefix: &str, count: usize) -> Vec<User> {
 }
 
 /// Inserts a registration of the student, in this status.
-pub async fn registration(db: &PgPool, course_batch: &CourseBatch, student_id: Uuid, status: &str) -> Uuid {
+pub async fn registration(db: &PgPool, course_batch: &InsertedCourseBatch, student_id: Uuid, status: &str) -> Uuid {
     registrations(db, course_batch, &[student_id], status).await.remove(0)
 }
 
 /// Inserts a registration per student, in this status and the order of the students, with the course batch's counters
 /// and waitlist numbers.
-pub async fn registrations(db: &PgPool, course_batch: &CourseBatch, student_ids: &[Uuid], status: &str) -> Vec<Uuid> {
+pub async fn registrations(
+    db: &PgPool,
+    course_batch: &InsertedCourseBatch,
+    student_ids: &[Uuid],
+    status: &str,
+) -> Vec<Uuid> {
     let ids: Vec<Uuid> = student_ids.iter().map(|_| new_id()).collect();
     sqlx::query!(
         "WITH batch AS (

@@ -21,4 +21,4 @@ pub use process::{Process, free_port};
 pub use proxy::Proxy;
 pub use sandbox::Sandbox;
 pub use statements::Statements;
-pub use table_lock::{TableLock, Waiter};
+pub use table_lock::{LockWaiter, TableLock};

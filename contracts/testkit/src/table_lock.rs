@@ -19,7 +19,7 @@ pub struct TableLock {
 
 /// A transaction that waits for the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiter {
+pub struct LockWaiter {
     /// The process id of its Postgres backend.
     pub pid: i32,
     /// The `application_name` of its connection; empty where this role may not see it.
@@ -39,7 +39,7 @@ impl TableLock {
     }
 
     /// The transactions that wait for it now.
-    pub async fn waiters(&self) -> Vec<Waiter> {
+    pub async fn waiters(&self) -> Vec<LockWaiter> {
         let waiting: Vec<(i32, Option<String>)> = sqlx::query_as(
             "SELECT waiting.pid, activity.application_name
                FROM pg_locks AS waiting JOIN pg_stat_activity AS activity ON activity.pid = waiting.pid
@@ -53,21 +53,21 @@ impl TableLock {
         .fetch_all(&self.db)
         .await
         .expect("anybody may read pg_locks");
-        waiting.into_iter().map(|(pid, name)| Waiter { pid, application: name.unwrap_or_default() }).collect()
+        waiting.into_iter().map(|(pid, name)| LockWaiter { pid, application: name.unwrap_or_default() }).collect()
     }
 
     /// Waits until a transaction waits for it: there is work in flight.
     ///
     /// # Panics
     /// Where none does within a minute.
-    pub async fn waiter(&self) -> Waiter {
+    pub async fn waiter(&self) -> LockWaiter {
         let awaited = format!("a transaction waits for the lock on {}", self.table);
         eventually(&awaited, WAITER_LIMIT, || async { self.waiters().await.into_iter().next() }).await
     }
 
     /// Ends the connection of the first that waits, and with it its transaction, as an administrator or a failover does;
     /// returns when it is gone. `role` is a pool of the waiting role, which may end its own.
-    pub async fn cut_waiter(&self, role: &PgPool) -> Waiter {
+    pub async fn cut_waiter(&self, role: &PgPool) -> LockWaiter {
         let waiter = self.waiter().await;
         sqlx::query("SELECT pg_terminate_backend($1)")
             .bind(waiter.pid)

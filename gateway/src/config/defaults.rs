@@ -9,7 +9,7 @@ use url::Url;
 use super::AuthSettings;
 use super::{
     Cors, GatewayAmqp, GatewayDatabase, GatewayEnvironment, GatewayFiles, GatewayLog, GatewayLogFormat, GatewaySecrets,
-    GatewaySettings, Limits, Live, Redis,
+    GatewaySettings, Limits, LiveSettings, Redis,
 };
 
 impl Default for GatewaySettings {
@@ -27,7 +27,7 @@ impl Default for GatewaySettings {
             files: GatewayFiles::default(),
             secrets: GatewaySecrets::default(),
             limits: Limits::default(),
-            live: Live::default(),
+            live: LiveSettings::default(),
             auth: AuthSettings::default(),
             cors: Cors::default(),
             log: GatewayLog::default(),
@@ -88,7 +88,7 @@ impl Default for Limits {
     }
 }
 
-impl Default for Live {
+impl Default for LiveSettings {
     fn default() -> Self {
         Self { waiter_sweep_ms: 5_000, stream_sweep_ms: 60_000, heartbeat_ms: 15_000 }
     }

@@ -47,12 +47,12 @@ pub struct Live {
     /// Reads for both.
     pub reader: Reader,
     /// Intervals of sweeps and heartbeats.
-    pub settings: config::Live,
+    pub settings: config::LiveSettings,
 }
 
 impl Live {
     /// Starts the reader; nobody waits yet, and nobody waits longer than until `draining`.
-    pub fn new(settings: &config::Live, limits: &Limits, db: PgPool, draining: CancellationToken) -> Self {
+    pub fn new(settings: &config::LiveSettings, limits: &Limits, db: PgPool, draining: CancellationToken) -> Self {
         let sweep_pause = Duration::from_millis(settings.waiter_sweep_ms);
         Self {
             waiters: Waiters::new(limits.waiters_max, sweep_pause, draining),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use testkit::{
     Sandbox, eventually,
-    fixtures::{self, CourseBatch, NewCourseBatch},
+    fixtures::{self, InsertedCourseBatch, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ struct Payer {
     registration: Uuid,
 }
 
-async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<Payer>) {
+async fn payers(sandbox: &Sandbox, number: usize) -> (InsertedCourseBatch, Vec<Payer>) {
     let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", number).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
@@ -46,7 +46,7 @@ async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<Payer>) {
 }
 
 /// Posts a payment; answers its operation.
-async fn pay(gateway: &Gateway, payer: &Payer, batch: &CourseBatch, reference: &str) -> String {
+async fn pay(gateway: &Gateway, payer: &Payer, batch: &InsertedCourseBatch, reference: &str) -> String {
     let body = json!({
         "registration_id": payer.registration,
         "method": "upi",

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use testkit::{
     Process, Sandbox,
-    fixtures::{self, CourseBatch, NewCourseBatch},
+    fixtures::{self, InsertedCourseBatch, NewCourseBatch},
 };
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ struct Scene {
     system: System,
     gateway: Gateway,
     workers: Process,
-    batch: CourseBatch,
+    batch: InsertedCourseBatch,
     asha: Student,
     bela: Student,
 }
@@ -65,7 +65,7 @@ impl Scene {
 }
 
 impl Student {
-    async fn of(sandbox: &Sandbox, batch: &CourseBatch, name: &str) -> Self {
+    async fn of(sandbox: &Sandbox, batch: &InsertedCourseBatch, name: &str) -> Self {
         let user = fixtures::user(&sandbox.db, &sandbox.email(name), Role::Student).await;
         let registration = fixtures::registration(&sandbox.db, batch, user.id, "seat_held").await;
         Self { token: token(user.id, Role::Student), registration }

@@ -7,7 +7,7 @@ use contracts::Role;
 use serde_json::{Value, json};
 use testkit::{
     Mailbox, Sandbox, eventually,
-    fixtures::{self, CourseBatch, NewCourseBatch},
+    fixtures::{self, InsertedCourseBatch, NewCourseBatch},
 };
 
 use crate::system::{Gateway, LIMIT, System, answer, token};
@@ -38,7 +38,7 @@ async fn listed(gateway: &Gateway, path: &str, token: &str, passes: impl Fn(&Val
 }
 
 /// Registers as a visitor and opens the mailed link; answers the registration's id and the access token.
-async fn sign_up(sandbox: &Sandbox, gateway: &Gateway, batch: &CourseBatch) -> (String, String) {
+async fn sign_up(sandbox: &Sandbox, gateway: &Gateway, batch: &InsertedCourseBatch) -> (String, String) {
     let email = sandbox.email("asha");
     let visitor = json!({ "batch_id": batch.id, "email": email, "full_name": "Asha Rao" });
     let traceparent = format!("00-{TRACE_ID}-b7ad6b7169203331-01");

@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use testkit::{
     Proxy, Sandbox, TableLock, eventually,
-    fixtures::{self, CourseBatch, NewCourseBatch},
+    fixtures::{self, InsertedCourseBatch, NewCourseBatch},
 };
 use tokio::{net::TcpStream, sync::watch};
 use uuid::Uuid;
@@ -24,7 +24,7 @@ use crate::{
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Students with a seat each, and one batch.
-async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<(Uuid, Uuid)>) {
+async fn payers(sandbox: &Sandbox, number: usize) -> (InsertedCourseBatch, Vec<(Uuid, Uuid)>) {
     let batch = NewCourseBatch::of(i32::try_from(number).expect("a few hundred")).insert(&sandbox.db).await;
     let students = fixtures::students(&sandbox.db, "payer", number).await;
     let ids: Vec<Uuid> = students.iter().map(|student| student.id).collect();
@@ -32,7 +32,7 @@ async fn payers(sandbox: &Sandbox, number: usize) -> (CourseBatch, Vec<(Uuid, Uu
     (batch, ids.into_iter().zip(registrations).collect())
 }
 
-fn payment(batch: &CourseBatch, registration: Uuid) -> Value {
+fn payment(batch: &InsertedCourseBatch, registration: Uuid) -> Value {
     json!({
         "registration_id": registration,
         "method": "upi",

@@ -15,7 +15,7 @@ use crate::registry;
 /// Runs Registrar's pool `documents`: issued invoices become PDFs.
 #[derive(Debug, Parser)]
 #[command(name = "renderer", version, about)]
-pub struct Cli {
+pub struct RendererCli {
     /// A TOML file with settings; the environment (`REGISTRAR__SECTION__KEY`) overrides it.
     #[arg(long, env = "REGISTRAR_CONFIG", global = true)]
     config: Option<PathBuf>,
@@ -42,7 +42,7 @@ struct Args {
 ///
 /// # Errors
 /// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
-pub fn main(cli: Cli) -> anyhow::Result<()> {
+pub fn main(cli: RendererCli) -> anyhow::Result<()> {
     let settings = WorkerSettings::load(cli.config)?;
     telemetry::init(&settings.log, true);
     let Command::Run(args) = cli.command;

@@ -7,5 +7,5 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
-    renderer::cli::main(renderer::cli::Cli::parse())
+    renderer::cli::main(renderer::cli::RendererCli::parse())
 }

@@ -21,7 +21,7 @@ pub struct RunArgs {
     /// these. Of a queue that is split, `payments` is all partitions, and `payments.0` one of them. `documents` is served
     /// by the program `renderer`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolName>,
 
     /// Consumers a pool; overrides `runtime.consumers`. A partition has one.
     #[arg(long)]
@@ -30,7 +30,7 @@ pub struct RunArgs {
 
 /// One pool, as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pool {
+pub enum PoolName {
     /// Every pool but those that have a program of their own.
     All,
     /// A work queue, or a partition of one.
@@ -41,14 +41,14 @@ pub enum Pool {
     Clock,
 }
 
-impl FromStr for Pool {
+impl FromStr for PoolName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
-            "all" => Ok(Pool::All),
-            "dead-letters" => Ok(Pool::DeadLetters),
-            "clock" => Ok(Pool::Clock),
+            "all" => Ok(PoolName::All),
+            "dead-letters" => Ok(PoolName::DeadLetters),
+            "clock" => Ok(PoolName::Clock),
             _ => {
                 let queue = WorkQueue::from_name(name).ok_or_else(|| {
                     let names: Vec<_> = served().map(Queue::name).collect();
@@ -59,7 +59,7 @@ impl FromStr for Pool {
                         "the pool `{name}` is served by the program `{program}`: start `{program} run` with the same \
                          settings, and leave `{name}` out of --pools"
                     )),
-                    None => Ok(Pool::Queue(queue)),
+                    None => Ok(PoolName::Queue(queue)),
                 }
             }
         }
@@ -71,8 +71,8 @@ impl FromStr for Pool {
 /// # Errors
 /// Settings that cannot be used, or a metrics port that is taken. A broker or database that is away is waited for.
 pub async fn run(args: RunArgs, settings: WorkerSettings) -> anyhow::Result<()> {
-    let has = |pool: Pool| args.pools.contains(&Pool::All) || args.pools.contains(&pool);
-    if args.pools.contains(&Pool::All) {
+    let has = |pool: PoolName| args.pools.contains(&PoolName::All) || args.pools.contains(&pool);
+    if args.pools.contains(&PoolName::All) {
         for (queue, program) in OTHER_PROGRAMS {
             tracing::info!("the pool `{}` is not served here: start `{program} run` for it", queue.name());
         }
@@ -80,8 +80,8 @@ pub async fn run(args: RunArgs, settings: WorkerSettings) -> anyhow::Result<()> 
     let process = WorkerProcess {
         name: format!("workers {}", args_text(&args.pools)),
         queues: queues(&args.pools, settings.partitions)?,
-        dead_letters: has(Pool::DeadLetters),
-        clock: has(Pool::Clock),
+        dead_letters: has(PoolName::DeadLetters),
+        clock: has(PoolName::Clock),
         consumers: args.consumers,
         registry: registry::registry,
     };
@@ -94,18 +94,18 @@ fn served() -> impl Iterator<Item = Queue> {
 }
 
 /// Returns the queues of these pools: of one that is split, all partitions, or those that are named.
-fn queues(pools: &[Pool], partitions: Partitions) -> anyhow::Result<Vec<WorkQueue>> {
+fn queues(pools: &[PoolName], partitions: Partitions) -> anyhow::Result<Vec<WorkQueue>> {
     let mut queues = BTreeSet::new();
     for pool in pools {
         match pool {
-            Pool::All => queues.extend(served().flat_map(|queue| partitions.queues(queue))),
-            Pool::Queue(named) if named.is_partition() => {
+            PoolName::All => queues.extend(served().flat_map(|queue| partitions.queues(queue))),
+            PoolName::Queue(named) if named.is_partition() => {
                 let there = partitions.queues(named.queue());
                 ensure!(there.contains(named), "--pools: {}", no_partition(*named, partitions));
                 queues.insert(*named);
             }
-            Pool::Queue(whole) => queues.extend(partitions.queues(whole.queue())),
-            Pool::DeadLetters | Pool::Clock => {}
+            PoolName::Queue(whole) => queues.extend(partitions.queues(whole.queue())),
+            PoolName::DeadLetters | PoolName::Clock => {}
         }
     }
     Ok(queues.into_iter().collect())
@@ -121,14 +121,14 @@ fn no_partition(named: WorkQueue, partitions: Partitions) -> String {
     }
 }
 
-fn args_text(pools: &[Pool]) -> String {
+fn args_text(pools: &[PoolName]) -> String {
     let names: Vec<_> = pools
         .iter()
         .map(|pool| match pool {
-            Pool::All => "all".to_owned(),
-            Pool::Queue(queue) => queue.to_string(),
-            Pool::DeadLetters => "dead-letters".to_owned(),
-            Pool::Clock => "clock".to_owned(),
+            PoolName::All => "all".to_owned(),
+            PoolName::Queue(queue) => queue.to_string(),
+            PoolName::DeadLetters => "dead-letters".to_owned(),
+            PoolName::Clock => "clock".to_owned(),
         })
         .collect();
     names.join(",")
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn names(pools: &str, payments: u16) -> Result<Vec<String>, String> {
-        let pools: Vec<Pool> = pools.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let pools: Vec<PoolName> = pools.split(',').map(str::parse).collect::<Result<_, _>>()?;
         let partitions = Partitions::of_payments(payments).expect("not too many");
         let queues = queues(&pools, partitions).map_err(|error| error.to_string())?;
         Ok(queues.iter().map(WorkQueue::to_string).collect())
