@@ -119,3 +119,49 @@ async fn where_nobody_hears_the_live_exchange_a_sweep_answers() {
     assert!(workers.terminate().await.success() && gateway.process.terminate().await.success());
     sandbox.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_command_waits_for_all_its_operations_and_reports_each() {
+    let sandbox = Sandbox::new("waits bulk").await;
+    let db = &sandbox.db;
+    let course_batch = NewCourseBatch::of(10).insert(db).await;
+    let students: Vec<_> = fixtures::students(db, "bulk", 3).await.into_iter().map(|student| student.id).collect();
+    let registrations = fixtures::registrations(db, &course_batch, &students, "payment_submitted").await;
+    let claims: Vec<_> = registrations.iter().enumerate().map(|(n, id)| (*id, format!("UTR-BULK-{n}"))).collect();
+    let payments = fixtures::payments(db, &claims, course_batch.amount_due).await;
+    let accountant = fixtures::user(db, &sandbox.email("accountant"), Role::Accountant).await;
+    let system = System::of(&sandbox);
+    let (mut gateway, mut workers) = tokio::join!(system.gateway(&NO_SWEEPS), system.workers("all"));
+    gateway.listens().await;
+    let items: Vec<_> = payments
+        .iter()
+        .map(|id| json!({ "payment_id": id, "verdict": "reject", "rejection_code": "not_received" }))
+        .collect();
+    let decide = |prefer: &'static str| {
+        let request = gateway.post("/v1/payments/decisions").bearer_auth(token(accountant.id, Role::Accountant));
+        let request = request.header("Prefer", prefer).header("Idempotency-Key", "bulk");
+        answer(request.json(&json!({ "items": &items })))
+    };
+    let waited = decide("wait=30").await;
+    assert_eq!(waited.header("preference-applied"), Some("wait"));
+    let settled = waited.expect(200);
+    let settled = settled["items"].as_array().expect("items");
+    assert_eq!(settled.len(), 3);
+    for (operation, payment) in settled.iter().zip(&payments) {
+        assert_eq!(operation["state"], "succeeded");
+        assert_eq!(operation["result"]["payment_id"], payment.to_string());
+    }
+    // Without the wish to wait the same key names the same operations, accepted again.
+    let again = decide("return=minimal").await.expect(202);
+    let ids = |items: &serde_json::Value| {
+        let items = items.as_array().expect("items").iter();
+        items.map(|item| item["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids(&again["items"]),
+        settled.iter().map(|item| item["id"].as_str().expect("an id")).collect::<Vec<_>>()
+    );
+    sandbox.assert_drained().await;
+    assert!(workers.terminate().await.success() && gateway.process.terminate().await.success());
+    sandbox.close().await;
+}
