@@ -104,7 +104,7 @@ async fn hear_all(listener: &mut Listener, mut kinds: HashSet<String>) -> Vec<Ev
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_listens_at_another_gateway_is_told_of_what_is_theirs_alone() {
+async fn a_stream_at_another_gateway_receives_the_events_of_its_user_alone() {
     let sandbox = Sandbox::new("events across").await;
     let (batch, payers) = payers(&sandbox, 2).await;
     let [asha, bela] = &payers[..] else { panic!("two") };
@@ -141,7 +141,7 @@ async fn whoever_listens_at_another_gateway_is_told_of_what_is_theirs_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_comes_back_is_told_all_that_was_missed() {
+async fn a_stream_that_reconnects_receives_all_that_it_missed() {
     let sandbox = Sandbox::new("events missed").await;
     let (batch, payers) = payers(&sandbox, 1).await;
     let asha = &payers[0];
@@ -182,7 +182,7 @@ async fn whoever_comes_back_is_told_all_that_was_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_stream_lives_and_what_nobody_told_of_is_found() {
+async fn a_quiet_stream_lives_and_a_sweep_finds_lost_events() {
     let sandbox = Sandbox::new("events quiet").await;
     let student = fixtures::user(&sandbox.db, &sandbox.email("asha"), Role::Student).await;
     let system = System::of(&sandbox);

@@ -13,7 +13,7 @@ use crate::system::{LIMIT, System, answer, token};
 const NO_SWEEPS: [(&str, &str); 1] = [("REGISTRAR__LIVE__WAITER_SWEEP_MS", "3600000")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_at_another_gateway_is_told_at_once() {
+async fn a_client_that_waits_at_another_gateway_is_woken_at_once() {
     const ROUNDS: usize = 4;
     let sandbox = Sandbox::new("live across").await;
     let batch = NewCourseBatch::of(10).insert(&sandbox.db).await;

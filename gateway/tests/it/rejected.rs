@@ -171,7 +171,7 @@ async fn a_key_that_came_with_another_payload_is_refused_by_any_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_too_late_is_told_that_batch_and_waitlist_are_full() {
+async fn a_registration_for_a_full_course_batch_and_waitlist_is_rejected() {
     let scene = Scene::set("full batch").await;
     let batch = NewCourseBatch::of(1).waitlist(1).insert(&scene.sandbox.db).await;
     let register = async |name: &str, key: &str| {

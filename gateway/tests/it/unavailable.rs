@@ -204,8 +204,7 @@ async fn every_process_restarted_under_load_loses_no_accepted_work() {
     let system = System::of(&sandbox);
     let proxied = [&PATIENT[..], &[("REGISTRAR__AMQP__URL", behind.as_str())]].concat();
     let (mut leaving, mut staying) = tokio::join!(system.gateway(&proxied), system.gateway(&[]));
-    let (mut old, mut new) =
-        tokio::join!(system.workers_with(OLD_POOLS, &PATIENT_WORKERS), system.workers_with("all", &PATIENT_WORKERS));
+    let mut old = system.workers_with(OLD_POOLS, &PATIENT_WORKERS).await;
     let (first, second) = (format!("{}/v1/payments", leaving.url), format!("{}/v1/payments", staying.url));
     let (restarts_begin, _) = watch::channel(false);
     let answered = AtomicUsize::new(0);
@@ -248,6 +247,8 @@ async fn every_process_restarted_under_load_loses_no_accepted_work() {
             lock.waiters().await.iter().any(|waiter| waiter.application == of_old)
         })
         .await;
+        // Its successor comes only now: before, it could have been given everything that is in flight.
+        let new = system.workers_with("all", &PATIENT_WORKERS).await;
         let asked = Instant::now();
         leaving.process.signal("TERM");
         old.signal("TERM");
@@ -258,8 +259,9 @@ async fn every_process_restarted_under_load_loses_no_accepted_work() {
         let (gateway, workers) = tokio::join!(leaving.process.wait(), old.wait());
         assert!(gateway.success() && workers.success(), "{gateway} {workers}");
         assert!(asked.elapsed() < Duration::from_secs(25), "they end within the supervisor's patience");
+        new
     };
-    let (accepted, ()) = tokio::join!(load, restarts);
+    let (accepted, mut new) = tokio::join!(load, restarts);
     let here = accepted.iter().filter(|(_, _, here)| *here).count();
     // Some of those who were in flight when it was asked to stop, and nobody who came later.
     assert!((BEFORE + 1..=BEFORE + AT_ONCE).contains(&here), "{here} were served by the gateway that left");

@@ -81,7 +81,7 @@ async fn a_backlog_does_not_keep_a_process_from_ending() {
 }
 
 #[tokio::test]
-async fn whoever_tells_all_the_time_is_connected_nevertheless() {
+async fn a_publisher_of_many_live_messages_connects_nevertheless() {
     let sandbox = Sandbox::new("telling").await;
     let publisher = Publisher::start(AmqpSettings::new(sandbox.amqp_url(), "test"));
     let update = LiveMessage { notified: vec![Uuid::now_v7()], ..LiveMessage::default() };

@@ -28,7 +28,7 @@ fn tell(to: NotificationTarget, title: &str, dedupe_key: &str) -> Delivery<Creat
 }
 
 #[tokio::test]
-async fn whoever_is_meant_twice_is_told_once_and_the_first_word_counts() {
+async fn a_user_addressed_twice_is_notified_once_and_the_first_text_counts() {
     let sandbox = Sandbox::new("told_once").await;
     let handler = CreateNotificationHandler;
     let emails: Vec<String> = (0..3).map(|n| format!("cashier{n}@example.org")).collect();

@@ -139,7 +139,7 @@ async fn nobody_overtakes_those_who_wait() {
 }
 
 #[tokio::test]
-async fn a_visitor_who_asks_twice_is_told_the_same_as_a_new_one_and_holds_one_seat() {
+async fn a_visitor_who_registers_twice_gets_the_same_answer_as_a_new_one_and_holds_one_seat() {
     let sandbox = Sandbox::new("visitor_twice").await;
     let batch = NewCourseBatch::of(5).insert(&sandbox.db).await;
     let asked = [by_visitor(batch.id, "twice@example.org"), by_visitor(batch.id, "Twice@Example.org")];

@@ -22,7 +22,7 @@ pub struct NewPayment {
     /// The registration that it is for.
     pub registration_id: Uuid,
     /// `bank_transfer`, `upi`, `card`, `cash` or `cheque`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "upi")]
     pub method: PaymentMethod,
     /// The bank's reference, as typed.
     pub transaction_id: String,
