@@ -2,15 +2,7 @@
 //! those of the pool `documents`.
 
 use crate::{
-    config::WorkerSettings,
-    email::SendEmailHandler,
-    file_store::FileStore,
-    invoicing::IssueInvoiceHandler,
-    notifications::CreateNotificationHandler,
-    payments::{DecidePaymentHandler, ExpireHoldHandler, SubmitPaymentHandler},
-    registrations::{
-        CancelRegistrationHandler, ConfirmRegistrationHandler, ReviewRegistrationHandler, SubmitRegistrationHandler,
-    },
+    config::WorkerSettings, email, file_store::FileStore, invoicing, notifications, payments, registrations,
     runtime::Registry,
 };
 
@@ -21,14 +13,14 @@ use crate::{
 pub fn registry(settings: &WorkerSettings) -> anyhow::Result<Registry> {
     let files = FileStore::open(&settings.files)?;
     Ok(Registry::new()
-        .handler(SubmitRegistrationHandler)
-        .handler(ConfirmRegistrationHandler)
-        .handler(ReviewRegistrationHandler)
-        .handler(CancelRegistrationHandler)
-        .handler(SubmitPaymentHandler)
-        .handler(DecidePaymentHandler)
-        .handler(ExpireHoldHandler)
-        .handler(IssueInvoiceHandler::new(&settings.institute))
-        .handler(CreateNotificationHandler)
-        .effect(SendEmailHandler::new(settings, files)?))
+        .handler(registrations::SubmitRegistrationHandler)
+        .handler(registrations::ConfirmRegistrationHandler)
+        .handler(registrations::ReviewRegistrationHandler)
+        .handler(registrations::CancelRegistrationHandler)
+        .handler(payments::SubmitPaymentHandler)
+        .handler(payments::DecidePaymentHandler)
+        .handler(payments::ExpireHoldHandler)
+        .handler(invoicing::IssueInvoiceHandler::new(&settings.institute))
+        .handler(notifications::CreateNotificationHandler)
+        .effect(email::SendEmailHandler::new(settings, files)?))
 }

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
-use crate::{broker::Vhost, database, environment, eventually::within};
+use crate::{broker::Vhost, database, environment, eventually::within, statements::keep_callsites_awake};
 
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const DROP_LIMIT: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ impl Sandbox {
     /// # Panics
     /// Where the services are not up.
     pub async fn new(test_name: &str) -> Self {
+        keep_callsites_awake();
         let word = |c: char| {
             if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }
         };

@@ -94,6 +94,21 @@ async fn statements_are_counted_on_their_own_thread_only() {
     sandbox.close().await;
 }
 
+/// Reports a statement as sqlx does, from a callsite of its own.
+fn report_statement() {
+    tracing::debug!(target: "sqlx::query", summary = "SELECT 2", db.statement = "");
+}
+
+#[tokio::test]
+async fn statements_are_recorded_whichever_thread_reported_the_first() {
+    let sandbox = Sandbox::new("first").await;
+    let recorded = Statements::record();
+    std::thread::spawn(report_statement).join().expect("it ends");
+    report_statement();
+    assert_eq!(recorded.take(), ["SELECT 2"]);
+    sandbox.close().await;
+}
+
 #[tokio::test]
 async fn a_proxy_holds_releases_and_severs() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
