@@ -28,7 +28,7 @@ async fn what_a_student_posts_stands_in_the_student_s_partition_in_order() {
     let mut posted = Vec::new();
     for partition in partitions.queues(Queue::Payments) {
         for body in served.sandbox.take_all(&partition.to_string()).await {
-            for element in Event::decode_message(&body).expect("a batch") {
+            for element in Event::decode_message(&body).expect("a message") {
                 let event = element.expect("an event");
                 assert_eq!(partitions.work_queue(Queue::Payments, KeyHash::of(&event.subject)), partition);
                 let data: serde_json::Value = serde_json::from_str(event.data.get()).expect("JSON");

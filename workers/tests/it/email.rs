@@ -45,11 +45,11 @@ fn sender(sandbox: &Sandbox) -> SendEmailHandler {
     SendEmailHandler::new(&settings, FileStore::open(&settings.files).unwrap()).unwrap()
 }
 
-async fn claim(db: &PgPool, sender: &SendEmailHandler, batch: &[Delivery<SendEmail>]) -> Vec<Claim<ClaimedMail>> {
+async fn claim(db: &PgPool, sender: &SendEmailHandler, deliveries: &[Delivery<SendEmail>]) -> Vec<Claim<ClaimedMail>> {
     let mut tx = db.begin().await.unwrap();
-    let claims = sender.claim(&mut tx, batch).await.unwrap();
+    let claims = sender.claim(&mut tx, deliveries).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(claims.len(), batch.len());
+    assert_eq!(claims.len(), deliveries.len());
     claims
 }
 
@@ -72,18 +72,18 @@ async fn send_and_mark(db: &PgPool, sender: &SendEmailHandler, delivery: &Delive
 async fn a_live_lease_is_waited_for_and_an_expired_one_repeats_the_same_mail() {
     let sandbox = Sandbox::new("mail_lease").await;
     let (sender, address) = (sender(&sandbox), sandbox.email("lease"));
-    let batch = [to_send(mail(&address, "lease:1"))];
-    let first = claim(&sandbox.db, &sender, &batch).await;
+    let deliveries = [to_send(mail(&address, "lease:1"))];
+    let first = claim(&sandbox.db, &sender, &deliveries).await;
     // Its holder dies after the server has taken the mail, before the row is marked.
-    sender.perform(&batch[0], ours(&first[0])).await.unwrap();
-    assert!(matches!(claim(&sandbox.db, &sender, &batch).await[0], Claim::Later));
+    sender.perform(&deliveries[0], ours(&first[0])).await.unwrap();
+    assert!(matches!(claim(&sandbox.db, &sender, &deliveries).await[0], Claim::Later));
     let lapse = "UPDATE email_logs SET lease_until = now() - interval '1 second'";
     sqlx::query(lapse).execute(&sandbox.db).await.unwrap();
 
     let another = [to_send(mail(&address, "lease:1"))];
     let second = claim(&sandbox.db, &sender, &another).await;
     send_and_mark(&sandbox.db, &sender, &another[0], ours(&second[0])).await;
-    assert!(matches!(claim(&sandbox.db, &sender, &batch).await[0], Claim::Done));
+    assert!(matches!(claim(&sandbox.db, &sender, &deliveries).await[0], Claim::Done));
     let mails = eventually("both mails are there", SETTLED_LIMIT, || async {
         Some(Mailbox::new().mails_to(&address).await).filter(|mails| mails.len() >= 2)
     })
@@ -95,16 +95,16 @@ async fn a_live_lease_is_waited_for_and_an_expired_one_repeats_the_same_mail() {
 }
 
 #[tokio::test]
-async fn a_dedupe_key_is_one_mail_also_within_a_batch() {
+async fn a_dedupe_key_is_one_mail_also_when_claimed_together() {
     let sandbox = Sandbox::new("mail_twice").await;
     let (sender, address) = (sender(&sandbox), sandbox.email("twice"));
-    let batch = ["twice:1", "twice:1", "twice:2"].map(|key| to_send(mail(&address, key)));
-    let claims = claim(&sandbox.db, &sender, &batch).await;
+    let deliveries = ["twice:1", "twice:1", "twice:2"].map(|key| to_send(mail(&address, key)));
+    let claims = claim(&sandbox.db, &sender, &deliveries).await;
     assert!(matches!(claims[1], Claim::Later), "its first is under way");
     for n in [0, 2] {
-        send_and_mark(&sandbox.db, &sender, &batch[n], ours(&claims[n])).await;
+        send_and_mark(&sandbox.db, &sender, &deliveries[n], ours(&claims[n])).await;
     }
-    let again = claim(&sandbox.db, &sender, &batch).await;
+    let again = claim(&sandbox.db, &sender, &deliveries).await;
     assert!(again.iter().all(|claim| matches!(claim, Claim::Done)), "{again:?}");
     eventually("both mails are there", SETTLED_LIMIT, || async { Mailbox::new().mails_to(&address).await.len() == 2 })
         .await;
@@ -124,8 +124,8 @@ async fn a_suppressed_address_and_a_user_who_wants_none_get_none() {
     sqlx::query(prefers).bind(quiet.id).execute(&sandbox.db).await.unwrap();
     let unwanted = SendEmail { user_id: Some(quiet.id), ..mail(&quiet.email, "quiet:1") };
     let owed = SendEmail { template: EmailTemplate::PaymentRejected, dedupe_key: "quiet:2".into(), ..unwanted.clone() };
-    let batch = [mail(&bounced, "bounced:1"), unwanted, owed].map(to_send);
-    let claims = claim(&sandbox.db, &sender, &batch).await;
+    let deliveries = [mail(&bounced, "bounced:1"), unwanted, owed].map(to_send);
+    let claims = claim(&sandbox.db, &sender, &deliveries).await;
     assert!(matches!((&claims[0], &claims[1]), (Claim::Done, Claim::Done)), "{claims:?}");
     ours(&claims[2]);
     assert_eq!(count(&sandbox, "SELECT count(*) FROM email_logs WHERE status = 'suppressed'").await, 2);

@@ -170,7 +170,7 @@ async fn batches_at_once_number_each_payment_once_and_a_rollback_leaves_no_gap()
 }
 
 #[tokio::test]
-async fn the_number_of_statements_does_not_depend_on_the_batch() {
+async fn the_number_of_statements_does_not_depend_on_the_number_of_deliveries() {
     let sandbox = Sandbox::new("statements_of_invoicing").await;
     let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payments = approved(&sandbox, 259).await;

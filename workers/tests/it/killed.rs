@@ -1,4 +1,4 @@
-//! SIGKILL at every point on the way of a batch: one effect, and no follow-up missing.
+//! SIGKILL at every point on the way of a message: one effect, and no follow-up missing.
 
 use contracts::messages::{DecidePayment, PaymentDecision};
 use rust_decimal::Decimal;

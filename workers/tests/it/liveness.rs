@@ -44,7 +44,7 @@ async fn an_idle_process_stays_alive_and_ends_within_the_grace_period() {
     sandbox.close().await;
 }
 
-/// It is asked to stop while a lock holds its first batches up, so that the backlog is there whatever its speed.
+/// It is asked to stop while a lock holds its first deliveries up, so that the backlog is there whatever its speed.
 #[tokio::test]
 async fn a_backlog_does_not_keep_a_process_from_ending() {
     const PAYMENTS: i64 = 4_000;
@@ -72,7 +72,7 @@ async fn a_backlog_does_not_keep_a_process_from_ending() {
     assert!(process.wait().await.success(), "exit 0 on SIGTERM");
     let settled = || count(&sandbox, "SELECT count(*) FROM operations");
     let in_flight = settled().await;
-    // Deliveries are arrays of up to 64 payments, and each is a batch.
+    // Deliveries are arrays of up to 64 payments, and each is settled alone.
     assert!((1..=CONSUMERS * 64).contains(&in_flight), "{in_flight}: what was in flight, and nothing of the backlog");
     let mut other = workers.start("payments").await;
     eventually("the rest is settled", SETTLED_LIMIT, || async { settled().await == PAYMENTS }).await;

@@ -1,4 +1,4 @@
-//! Lines in the inboxes: one a user and dedupe key, whatever arrives in one batch.
+//! Lines in the inboxes: one a user and dedupe key, whatever is settled together.
 
 use contracts::{
     Principal, Role, ids,
@@ -36,7 +36,7 @@ async fn a_user_addressed_twice_is_notified_once_and_the_first_text_counts() {
     let student = fixtures::user(&sandbox.db, "asha@example.org", Role::Student).await;
     let leave = "UPDATE users SET status = 'suspended' WHERE id = $1";
     sqlx::query(leave).bind(cashiers[2].id).execute(&sandbox.db).await.expect("a user may be suspended");
-    let batch = [
+    let deliveries = [
         tell(NotificationTarget::User(student.id), "first", "a"),
         tell(NotificationTarget::User(student.id), "second", "a"),
         tell(NotificationTarget::Role(Role::Accountant), "to all", "b"),
@@ -44,7 +44,7 @@ async fn a_user_addressed_twice_is_notified_once_and_the_first_text_counts() {
         tell(NotificationTarget::User(ids::new_id()), "to nobody", "c"),
     ];
     for _ in 0..2 {
-        let outcomes = settle(&sandbox.db, &handler, &batch).await;
+        let outcomes = settle(&sandbox.db, &handler, &deliveries).await;
         assert!(outcomes.iter().all(|outcome| outcome.state() == "succeeded"));
     }
     let redelivered = [tell(NotificationTarget::Role(Role::Accountant), "to all again", "b")];
@@ -63,17 +63,17 @@ async fn a_user_addressed_twice_is_notified_once_and_the_first_text_counts() {
 }
 
 #[tokio::test]
-async fn the_number_of_statements_does_not_depend_on_the_batch() {
+async fn the_number_of_statements_does_not_depend_on_the_number_of_deliveries() {
     let sandbox = Sandbox::new("statements_of_notifications").await;
     let handler = CreateNotificationHandler;
     let students = fixtures::students(&sandbox.db, "told", 258).await;
     let statements = Statements::record();
     let mut counts = Vec::new();
     for range in [0..2, 2..258] {
-        let batch: Vec<_> =
+        let deliveries: Vec<_> =
             students[range].iter().map(|student| tell(NotificationTarget::User(student.id), "told", "a")).collect();
         statements.take();
-        settle(&sandbox.db, &handler, &batch).await;
+        settle(&sandbox.db, &handler, &deliveries).await;
         counts.push(statements.take().len());
     }
     assert_eq!(counts, [1, 1]);

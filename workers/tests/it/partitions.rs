@@ -104,7 +104,7 @@ async fn a_partition_holds_the_events_of_its_students_and_nothing_else() {
     for partition in split(4).queues(Queue::Payments) {
         let mut events = 0;
         for body in sandbox.take_all(&partition.to_string()).await {
-            for element in Event::decode_message(&body).expect("a batch") {
+            for element in Event::decode_message(&body).expect("a message") {
                 let event = element.expect("an event");
                 let key = KeyHash::of(&event.subject);
                 assert_eq!(split(4).work_queue(Queue::Payments, key), partition, "{}", event.subject);
@@ -317,9 +317,9 @@ async fn a_partition_that_is_not_there_is_refused_at_the_start() {
     sandbox.close().await;
 }
 
-/// In one batch: the end of another hold, a payment that came in time, and the end of the hold that it beat.
+/// Settled together: the end of another hold, a payment that came in time, and the end of the hold that it beat.
 #[tokio::test]
-async fn the_end_of_a_hold_does_not_overtake_a_payment_in_its_batch() {
+async fn the_end_of_a_hold_does_not_overtake_a_payment_settled_with_it() {
     let sandbox = Sandbox::new("partition_batch").await;
     let held = Held::seats(&sandbox, 2).await;
     drop(publisher(&sandbox, 1).await);

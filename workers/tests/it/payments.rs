@@ -1,4 +1,4 @@
-//! Money: one effect a reference, one verdict a payment, one end a hold, whatever arrives in one batch.
+//! Money: one effect a reference, one verdict a payment, one end a hold, whatever is settled together.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
@@ -136,7 +136,7 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
     let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
     let decided = settle(&sandbox.db, &DecidePaymentHandler, &verdict);
-    let outcomes = tokio::time::timeout(SETTLED_LIMIT, decided).await.expect("it waits for the batch");
+    let outcomes = tokio::time::timeout(SETTLED_LIMIT, decided).await.expect("it waits for the others");
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     registering.rollback().await.unwrap();
     sandbox.close().await;
@@ -260,7 +260,7 @@ async fn a_hold_ends_once_after_its_time_and_a_payment_in_time_beats_it() {
 }
 
 #[tokio::test]
-async fn the_number_of_statements_does_not_depend_on_the_batch() {
+async fn the_number_of_statements_does_not_depend_on_the_number_of_deliveries() {
     let sandbox = Sandbox::new("statements_of_payments").await;
     let batch = NewCourseBatch::of(300).insert(&sandbox.db).await;
     let accountant = fixtures::user(&sandbox.db, "accountant@example.org", Role::Accountant).await.id;

@@ -33,7 +33,7 @@ pub fn delivery<C>(principal: Principal, command: C) -> Delivery<C> {
     Delivery { id: ids::new_id(), command, principal, accepted_at: Utc::now(), trace: TraceParent::new(), attempt: 0 }
 }
 
-/// Settles one batch and commits it.
+/// Settles deliveries together and commits.
 pub async fn settle<H: Handler>(
     db: &PgPool,
     handler: &H,
@@ -304,7 +304,7 @@ async fn an_applicant_is_reviewed_once_and_takes_a_seat_only_then() {
 }
 
 #[tokio::test]
-async fn the_number_of_statements_does_not_depend_on_the_batch() {
+async fn the_number_of_statements_does_not_depend_on_the_number_of_deliveries() {
     let sandbox = Sandbox::new("statements_of_registrations").await;
     let batch = NewCourseBatch::of(400).waitlist(200).insert(&sandbox.db).await;
     let statements = Statements::record();

@@ -1,5 +1,5 @@
-//! Batches are settled by a number of statements that does not depend on their size: for the handlers whose own files do
-//! not show it.
+//! Deliveries are settled together by a number of statements that does not depend on how many they are: for the handlers
+//! whose own files do not show it.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 

@@ -138,14 +138,14 @@ pub async fn settled(sandbox: &Sandbox, id: Uuid) -> (String, Value) {
     .await
 }
 
-/// Waits until a process, seen through its metrics, has acked so many batches of a pool.
-pub async fn acked(port: u16, pool: &str, batches: u64) {
+/// Waits until a process, seen through its metrics, has acked so many groups of deliveries of a pool.
+pub async fn acked(port: u16, pool: &str, groups: u64) {
     let line = format!("stage_seconds_count{{pool=\"{pool}\",stage=\"ack\"}} ");
-    eventually("the batch is acked", SETTLED_LIMIT, || async {
+    eventually("the deliveries are acked", SETTLED_LIMIT, || async {
         let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.ok()?;
         let metrics = answer.text().await.ok()?;
         let count: u64 = metrics.lines().find_map(|l| l.strip_prefix(&line))?.trim().parse().ok()?;
-        (count >= batches).then_some(())
+        (count >= groups).then_some(())
     })
     .await;
 }

@@ -44,7 +44,7 @@ async fn fixtures_keep_the_counters() {
     let taken: (i32, i32, i64) = sqlx::query_as("SELECT seats_taken, waitlist_taken, next_waitlist_seq FROM batches")
         .fetch_one(&sandbox.db)
         .await
-        .expect("one batch");
+        .expect("one course batch");
     assert_eq!(taken, (1_000, 3, 4));
     let order: Vec<uuid::Uuid> = sqlx::query_scalar(
         "SELECT id FROM student_registrations WHERE waitlist_seq BETWEEN 1 AND 3 ORDER BY waitlist_seq",
