@@ -147,17 +147,18 @@ async fn a_payment_has_one_invoice_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn batches_at_once_number_each_payment_once_and_a_rollback_leaves_no_gap() {
+async fn transactions_at_once_number_each_payment_once_and_a_rollback_leaves_no_gap() {
     let sandbox = Sandbox::new("invoices_at_once").await;
     let handler = IssueInvoiceHandler::new(&settings(&sandbox).institute);
     let payments = approved(&sandbox, 20).await;
-    let batch = |range: std::ops::Range<usize>| -> Vec<_> { payments[range].iter().map(|id| issue(*id)).collect() };
+    let deliveries =
+        |range: std::ops::Range<usize>| -> Vec<_> { payments[range].iter().map(|id| issue(*id)).collect() };
     let rolled_back = async {
         let mut tx = sandbox.db.begin().await.unwrap();
-        handler.apply(&mut tx, &batch(5..15)).await.unwrap();
+        handler.apply(&mut tx, &deliveries(5..15)).await.unwrap();
         tx.rollback().await.unwrap();
     };
-    let (up, down, all) = (batch(0..12), batch(8..20), batch(0..20));
+    let (up, down, all) = (deliveries(0..12), deliveries(8..20), deliveries(0..20));
     tokio::join!(
         rolled_back,
         settle(&sandbox.db, &handler, &up),

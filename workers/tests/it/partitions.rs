@@ -20,9 +20,9 @@ use uuid::Uuid;
 use crate::support::{PATIENT, SETTLED_LIMIT, Workers, count, event, put_off, settled, student, take_events};
 
 const FOUR: (&str, &str) = ("REGISTRAR__PARTITIONS__PAYMENTS", "4");
-/// Batches of one delivery, so that a process can be ended in the middle; and fewer held than there are, so that somebody
-/// who took over too early would get later ones.
-const SMALL_BATCHES: [(&str, &str); 3] =
+/// One delivery settled at a time, so that a process can be ended in the middle; and fewer held than there are, so that
+/// somebody who took over too early would get later ones.
+const ONE_DELIVERY_EACH: [(&str, &str); 3] =
     [FOUR, ("REGISTRAR__RUNTIME__BATCH_MAX", "1"), ("REGISTRAR__RUNTIME__PREFETCH", "10")];
 
 fn split(payments: u16) -> Partitions {
@@ -143,7 +143,7 @@ async fn the_order_of_each_student_holds_though_processes_die_and_stop() {
         eventually("all are settled", SETTLED_LIMIT, || async { settled_number(&sandbox).await == number }).await;
     };
     let workers = Workers::of(&sandbox);
-    let settings = [&SMALL_BATCHES[..], &PATIENT].concat();
+    let settings = [&ONE_DELIVERY_EACH[..], &PATIENT].concat();
     let mut killed = workers.start_with("payments", &settings).await;
     let mut stopped = workers.start_with("payments.0,payments.1,payments.2,payments.3", &settings).await;
     all_settled(publish_until(ROUNDS / 8).await).await;
@@ -320,7 +320,7 @@ async fn a_partition_that_is_not_there_is_refused_at_the_start() {
 /// Settled together: the end of another hold, a payment that came in time, and the end of the hold that it beat.
 #[tokio::test]
 async fn the_end_of_a_hold_does_not_overtake_a_payment_settled_with_it() {
-    let sandbox = Sandbox::new("partition_batch").await;
+    let sandbox = Sandbox::new("partition_together").await;
     let held = Held::seats(&sandbox, 2).await;
     drop(publisher(&sandbox, 1).await);
     // Accepted before the holds end, however long the rest takes.

@@ -136,7 +136,7 @@ async fn a_decision_about_a_held_seat_does_not_wait_for_the_batch() {
     sqlx::query("SELECT FROM batches FOR NO KEY UPDATE").execute(&mut *registering).await.unwrap();
     let verdict = [decide(accountant, payment, PaymentDecision::Approve)];
     let decided = settle(&sandbox.db, &DecidePaymentHandler, &verdict);
-    let outcomes = tokio::time::timeout(SETTLED_LIMIT, decided).await.expect("it waits for the others");
+    let outcomes = tokio::time::timeout(SETTLED_LIMIT, decided).await.expect("it waits for the course batch");
     assert_eq!(done(&outcomes[0]).registration_status, RegistrationStatus::Confirmed);
     registering.rollback().await.unwrap();
     sandbox.close().await;

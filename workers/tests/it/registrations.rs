@@ -37,12 +37,12 @@ pub fn delivery<C>(principal: Principal, command: C) -> Delivery<C> {
 pub async fn settle<H: Handler>(
     db: &PgPool,
     handler: &H,
-    batch: &[Delivery<H::Command>],
+    deliveries: &[Delivery<H::Command>],
 ) -> Vec<Outcome<H::Result, H::Memo>> {
     let mut tx = db.begin().await.unwrap();
-    let outcomes = handler.apply(&mut tx, batch).await.unwrap();
+    let outcomes = handler.apply(&mut tx, deliveries).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(outcomes.len(), batch.len());
+    assert_eq!(outcomes.len(), deliveries.len());
     outcomes
 }
 
